@@ -34,8 +34,29 @@ var publicResolvers = func() map[string]bool {
 	return set
 }()
 
+// publicResolverTails are the last two labels of every public resolver, so that
+// most names are cleared by one look-up.
+var publicResolverTails = func() map[string]bool {
+	set := make(map[string]bool)
+	for name := range publicResolvers {
+		set[lastTwo(name)] = true
+	}
+	return set
+}()
+
+// lastTwo cuts a name to its last two labels.
+func lastTwo(name string) string {
+	if i := strings.LastIndexByte(name, '.'); i > 0 {
+		return name[strings.LastIndexByte(name[:i], '.')+1:]
+	}
+	return name
+}
+
 // isPublicResolver reports whether h is a public resolver's name, or lies below one.
 func isPublicResolver(h Host) bool {
+	if !publicResolverTails[lastTwo(h.name)] {
+		return false
+	}
 	for name, dotted := h.name, true; dotted; _, name, dotted = strings.Cut(name, ".") {
 		if publicResolvers[name] {
 			return true
