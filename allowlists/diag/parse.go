@@ -1,0 +1,222 @@
+package diag
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"gopkg.in/yaml.v3"
+)
+
+// Parse reads one YAML document and adds what is wrong with it to the report:
+// a syntax error, which then stands alone, or else every anchor, alias, merge
+// key, tag, second document and duplicate key. It gives the root, which is an
+// empty Map for an empty file, and nil after a syntax error.
+func Parse(file string, text []byte, report *Report) *Node {
+	report.AddSource(file, text)
+	p := parser{file: file, text: text, report: report}
+	if at := p.badBytes(); at != nil {
+		report.Errorf(*at, "the file is not UTF-8 text; save it as UTF-8")
+		return nil
+	}
+	dec := yaml.NewDecoder(bytes.NewReader(text))
+	var doc, second yaml.Node
+	err := dec.Decode(&doc)
+	if errors.Is(err, io.EOF) {
+		return &Node{Place: Place{Pos: Pos{File: file, Line: 1, Col: 1}}, Kind: Map}
+	}
+	more := io.EOF
+	if err == nil {
+		more = dec.Decode(&second)
+	}
+	switch {
+	case err != nil:
+		p.syntaxError(err)
+		return nil
+	case errors.Is(more, io.EOF):
+	case more != nil:
+		p.syntaxError(more)
+		return nil
+	default:
+		report.Errorf(p.place(&second), "a second document begins here; keep one document in a file")
+	}
+	root := p.node(doc.Content[0], 0)
+	p.checkEnd(doc.Content[0])
+	if root.Kind == Null {
+		root.Kind = Map
+	}
+	return root
+}
+
+// A parser turns the yaml.Nodes of one file into Nodes.
+type parser struct {
+	file   string
+	text   []byte
+	report *Report
+}
+
+func (p *parser) place(n *yaml.Node) Place {
+	return Place{Pos: Pos{File: p.file, Line: n.Line, Col: n.Column}, Caret: n.Column}
+}
+
+// badBytes finds the first byte that is not UTF-8.
+func (p *parser) badBytes() *Place {
+	if utf8.Valid(p.text) {
+		return nil
+	}
+	line, col := 1, 1
+	for rest := p.text; len(rest) > 0; {
+		c, n := utf8.DecodeRune(rest)
+		if c == utf8.RuneError && n == 1 {
+			break
+		}
+		rest, col = rest[n:], col+1
+		if c == '\n' {
+			line, col = line+1, 1
+		}
+	}
+	return &Place{Pos: Pos{File: p.file, Line: line, Col: col}}
+}
+
+// node checks and converts one value. Its depth is bounded by the parser of
+// yaml.v3, at 10,000.
+func (p *parser) node(n *yaml.Node, column int) *Node {
+	at := p.place(n)
+	if column > 0 {
+		at.Pos.Col = column // an item of a block list stands where its dash does
+	}
+	out := &Node{Place: at, LastLine: n.Line}
+	if p.decorated(n) {
+		out.Kind = Bad
+		return out
+	}
+	switch n.Kind {
+	case yaml.MappingNode:
+		out.Kind = Map
+		p.entries(n, out)
+	case yaml.SequenceNode:
+		out.Kind = List
+		for _, item := range n.Content {
+			dash := 0
+			if n.Style&yaml.FlowStyle == 0 && item.Kind == yaml.ScalarNode && item.Line >= n.Line {
+				dash = n.Column
+			}
+			out.Items = append(out.Items, p.node(item, dash))
+		}
+	case yaml.ScalarNode:
+		p.scalar(n, out)
+	}
+	for _, item := range out.Items {
+		out.LastLine = max(out.LastLine, item.LastLine)
+	}
+	for _, e := range out.Entries {
+		out.LastLine = max(out.LastLine, e.Value.LastLine)
+	}
+	return out
+}
+
+// decorated refuses what would make a value other than it looks.
+func (p *parser) decorated(n *yaml.Node) bool {
+	switch {
+	case n.Kind == yaml.AliasNode:
+		p.report.Errorf(p.place(n), "*%s is an alias; write the value itself, or put quotes around a pattern that begins with *", n.Value)
+	case n.Anchor != "":
+		p.report.Errorf(p.place(n), "&%s is an anchor; remove it and write the value where it is needed", n.Anchor)
+	case n.Style&yaml.TaggedStyle != 0:
+		p.report.Errorf(p.place(n), "%s is a tag; remove it", n.Tag)
+	default:
+		return false
+	}
+	return true
+}
+
+// entries converts the keys of a mapping.
+func (p *parser) entries(n *yaml.Node, out *Node) {
+	seen := make(map[string]int, len(n.Content)/2)
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		key, value := n.Content[i], p.node(n.Content[i+1], 0)
+		first, twice := seen[key.Value]
+		switch {
+		case p.decorated(key):
+		case key.Kind != yaml.ScalarNode:
+			p.report.Errorf(p.place(key), "a key is a word, not a list or a mapping; write it as text")
+		case key.Tag == "!!merge":
+			p.report.Errorf(p.place(key), "<< merges keys from elsewhere; write the keys themselves")
+		case twice:
+			p.report.Errorf(p.place(key), "key %q was given in line %d already; keep one of them", key.Value, first)
+		default:
+			seen[key.Value] = key.Line
+			out.Entries = append(out.Entries, Entry{Key: key.Value, Place: p.place(key), Value: value})
+		}
+	}
+}
+
+// scalar finds the kind of a scalar, and whether it stands in the file as its
+// value reads, so that a caret can point into it.
+func (p *parser) scalar(n *yaml.Node, out *Node) {
+	out.Text, out.Kind = n.Value, Text
+	quoted := n.Style&(yaml.SingleQuotedStyle|yaml.DoubleQuotedStyle) != 0
+	block := n.Style&(yaml.LiteralStyle|yaml.FoldedStyle) != 0
+	if !quoted && !block {
+		switch n.Tag {
+		case "!!null":
+			out.Kind = Null
+		case "!!int", "!!float":
+			out.Kind = Number
+		case "!!bool":
+			out.Kind = Bool
+		}
+	}
+	lines := p.report.lines[p.file]
+	if n.Line < 1 || n.Line > len(lines) || block {
+		out.LastLine = n.Line + strings.Count(n.Value, "\n") + 1
+		return
+	}
+	line := []rune(string(lines[n.Line-1]))
+	from := n.Column - 1
+	if quoted {
+		from++
+	}
+	if from <= len(line) && strings.HasPrefix(string(line[from:]), n.Value) {
+		out.exact = true
+		out.Caret = from + 1
+		return
+	}
+	// Spread over several lines or written with escapes: nobody tells where
+	// it ends, so take it to reach as far as it could.
+	out.LastLine = min(len(lines), n.Line+strings.Count(n.Value, "\n")+strings.Count(n.Value, " ")+1)
+}
+
+// checkEnd refuses a file whose last line may have been cut in the middle of a
+// value: a name, a prefix or a date without its end means something else.
+// After a closing quote or bracket nothing can be missing from the value.
+func (p *parser) checkEnd(root *yaml.Node) {
+	last := root
+	for len(last.Content) > 0 && last.Style&yaml.FlowStyle == 0 {
+		last = last.Content[len(last.Content)-1]
+	}
+	plain := last.Kind == yaml.ScalarNode && last.Style&(yaml.SingleQuotedStyle|yaml.DoubleQuotedStyle) == 0
+	if !plain || last.Value == "" || bytes.HasSuffix(p.text, []byte("\n")) {
+		return
+	}
+	end := p.text[bytes.LastIndexByte(p.text, '\n')+1:]
+	if trimmed := bytes.TrimSpace(end); len(trimmed) == 0 || trimmed[0] == '#' {
+		return
+	}
+	at := Pos{File: p.file, Line: bytes.Count(p.text, []byte("\n")) + 1, Col: utf8.RuneCount(end) + 1}
+	p.report.Errorf(Place{Pos: at}, "the file ends in the middle of a line and may have been cut off; end the last line with a newline")
+}
+
+// lineOf reads the line number out of an error of yaml.v3, 0 if it has none.
+func lineOf(text string) int {
+	_, rest, ok := strings.Cut(text, "line ")
+	if !ok {
+		return 0
+	}
+	digits, _, _ := strings.Cut(rest, ":")
+	line, _ := strconv.Atoi(digits)
+	return line
+}

@@ -1,0 +1,180 @@
+package allowlists
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"sallyport/allowlists/diag"
+)
+
+// A setting is one value of a file, or its default.
+type setting struct {
+	value any
+	node  *diag.Node // nil for a default
+}
+
+// at is where the value stands; the zero Place for a default.
+func (s setting) at() diag.Place {
+	if s.node == nil {
+		return diag.Place{}
+	}
+	return s.node.Place
+}
+
+// values holds settings by their path in the schema.
+type values map[string]setting
+
+// get gives a value, or the zero T where there is none, or a broken one.
+func get[T any](v values, path string) T {
+	value, _ := v[path].value.(T)
+	return value
+}
+
+// given reports whether the file itself sets the key.
+func (v values) given(path string) bool { return v[path].node != nil }
+
+// section reads the keys of a mapping at a path of the schema into out, and
+// fills in the defaults of the rest. where names the mapping in messages.
+func (l *loader) section(n *diag.Node, path, where string, out values) {
+	l.keys(n, path, where, out)
+	l.defaults(path, out)
+}
+
+// keys is section without the defaults.
+func (l *loader) keys(n *diag.Node, path, where string, out values) {
+	for _, e := range n.Entries {
+		k := l.schema.byPath[join(path, e.Key)]
+		if k == nil || strings.ContainsAny(e.Key, "*.[") {
+			l.unknownKey(e, path, where)
+			continue
+		}
+		if e.Value.Kind == diag.Bad {
+			continue
+		}
+		if k.kind == sectionKind {
+			if e.Value.Kind != diag.Map {
+				l.wrongKind(k, e.Value)
+				continue
+			}
+			out[k.path] = setting{node: e.Value}
+			l.section(e.Value, k.path, e.Key, out)
+			continue
+		}
+		value, ok := k.kind.parse(l, k, e.Value)
+		if !ok {
+			value = nil
+		}
+		out[k.path] = setting{value: value, node: e.Value}
+		l.notice(k, e)
+	}
+}
+
+// join makes the path of a key below a parent.
+func join(parent, name string) string {
+	if parent == "" {
+		return name
+	}
+	return parent + "." + name
+}
+
+// defaults fills in what the file leaves out directly below path, and in
+// sections there that it leaves out whole.
+func (l *loader) defaults(path string, out values) {
+	for _, name := range l.schema.below[path] {
+		k := l.schema.byPath[join(path, name)]
+		if _, set := out[k.path]; set || name == "*" {
+			continue
+		}
+		if k.kind == sectionKind {
+			l.defaults(k.path, out)
+			continue
+		}
+		if k.def != "" && k.kind != secretURLKind {
+			out[k.path] = setting{value: l.schema.defaultValue(k)}
+		}
+	}
+}
+
+// defaultValue parses the default of a key as if a file gave it. That every
+// default parses is held by a test.
+func (s *schema) defaultValue(k *key) any {
+	l := &loader{report: new(diag.Report), schema: s}
+	n := diag.Parse("", []byte(k.def+"\n"), l.report)
+	if n == nil {
+		return nil
+	}
+	value, ok := k.kind.parse(l, k, n)
+	if !ok {
+		return nil
+	}
+	return value
+}
+
+// unknownKey reports a key that is not in the schema.
+func (l *loader) unknownKey(e diag.Entry, path, where string) {
+	known := slices.DeleteFunc(slices.Clone(l.schema.below[path]), func(name string) bool { return name == "*" })
+	in := ""
+	if where != "" {
+		in = " in " + where
+	}
+	mend := meant(e.Key, known, "keys")
+	if home := l.schema.elsewhere(e.Key); diag.Nearest(e.Key, known) == "" && home != "" && home != path {
+		mend = "it belongs under " + home
+	}
+	l.report.Errorf(e.Place, "unknown key %q%s; %s", short(e.Key), in, mend)
+}
+
+// wrongKind reports a value of another shape than the key takes.
+func (l *loader) wrongKind(k *key, n *diag.Node) bool {
+	if n.Kind == diag.Null {
+		l.report.Errorf(n.Place, "%s has no value; it takes %s", k.label(), k.takes())
+	} else if n.Kind != diag.Bad {
+		l.report.Errorf(n.Place, "%s is %s; it takes %s", k.label(), n.Kind, k.takes())
+	}
+	return false
+}
+
+// label names the key in messages; an item of a list goes by the list's name.
+func (k *key) label() string {
+	if name := k.name(); name != "*" {
+		return name
+	}
+	return "a pool"
+}
+
+// takes says what the key takes.
+func (k *key) takes() string {
+	if len(k.words) == 0 {
+		return k.kind.name
+	}
+	plain := slices.DeleteFunc(slices.Clone(k.words), func(w string) bool { return strings.Contains(w, "=") })
+	return strings.Join(plain, " or ")
+}
+
+// notice remembers that the file sets a key without effect yet.
+func (l *loader) notice(k *key, e diag.Entry) {
+	empty := e.Value.Kind == diag.Text && e.Value.Text == "" || e.Value.Kind == diag.List && len(e.Value.Items) == 0
+	if k.later && !empty {
+		l.notices = append(l.notices, fmt.Sprintf("%s: %s is accepted, but has no effect yet", e.Place.Pos, k.path))
+	}
+}
+
+// maxQuoted is how many characters of a value a message repeats.
+const maxQuoted = 80
+
+// short cuts a value for a message.
+func short(text string) string {
+	if runes := []rune(text); len(runes) > maxQuoted {
+		return string(runes[:maxQuoted]) + "..."
+	}
+	return text
+}
+
+// listed joins words for a message: "a, b and c".
+func listed(words []string) string {
+	if len(words) < 2 {
+		return strings.Join(words, "")
+	}
+	return strings.Join(words[:len(words)-1], ", ") + " and " + words[len(words)-1]
+}
