@@ -1,0 +1,160 @@
+package dnsfilter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+// Timing of a question over UDP.
+const (
+	firstResend = 400 * time.Millisecond // doubles with each loss
+	caseGrace   = 250 * time.Millisecond // wait for a true answer after one in the wrong case
+	caseMemory  = time.Hour              // an upstream that loses case is asked in lower case for so long
+)
+
+// maxDatagram is the longest datagram we take; a longer one counts as truncated.
+const maxDatagram = 4096
+
+// errCase is an answer that is right in everything but the case of the name.
+var errCase = errors.New("the answer does not echo the case of the question")
+
+// datagrams lends the buffers that answers are read into.
+var datagrams = sync.Pool{New: func() any { return new([maxDatagram]byte) }}
+
+// udpTransport asks over UDP, from a fresh socket, port and ID for every
+// question, and over TCP for what does not fit.
+type udpTransport struct {
+	addr      netip.AddrPort
+	tcp       *streamTransport
+	lowerTill atomic.Int64 // Unix nanoseconds; until then questions are not mixed
+}
+
+// newUDPTransport makes the transport of one server; timeout bounds one attempt.
+func newUDPTransport(addr netip.AddrPort, timeout time.Duration) *udpTransport {
+	return &udpTransport{addr: addr, tcp: newStreamTransport(dialTCP(addr), timeout)}
+}
+
+// ask implements transport. A server that does not echo the case of the
+// question is asked again in lower case, and if it answers, is remembered.
+func (t *udpTransport) ask(ctx context.Context, q question) (*dns.Msg, error) {
+	mix := time.Now().UnixNano() >= t.lowerTill.Load()
+	reply, err := t.askOnce(ctx, q, mix)
+	if errors.Is(err, errCase) {
+		reply, err = t.askOnce(ctx, q, false)
+		if err == nil || errors.Is(err, errTruncated) {
+			t.lowerTill.Store(time.Now().Add(caseMemory).UnixNano())
+		}
+	}
+	if errors.Is(err, errTruncated) {
+		return t.tcp.ask(ctx, q)
+	}
+	return reply, err
+}
+
+// askOnce sends the question from a new socket, and again after each loss.
+func (t *udpTransport) askOnce(ctx context.Context, q question, mix bool) (*dns.Msg, error) {
+	query, err := q.pack(randomID(), mix)
+	if err != nil {
+		return nil, err
+	}
+	// Connected: the kernel picks a random port and drops what others send.
+	conn, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(t.addr))
+	if err != nil {
+		return nil, bare(err)
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })()
+
+	for wait := firstResend; ; wait *= 2 {
+		if _, err := conn.Write(query); err != nil && ctx.Err() == nil {
+			return nil, bare(err)
+		}
+		answer, err := readAnswer(ctx, conn, query, time.Now().Add(wait))
+		switch {
+		case ctx.Err() != nil:
+			return nil, ended(ctx)
+		case err == nil:
+			return parseAnswer(q, answer)
+		case errors.Is(err, errCase), errors.Is(err, errTruncated):
+			return nil, err
+		case !isTimeout(err):
+			return nil, bare(err)
+		}
+	}
+}
+
+// readAnswer waits for the datagram that answers query; everything else that
+// arrives is ignored, however much it is. It returns errCase if all that came
+// by the deadline, or soon after it came, was an answer in the wrong case.
+func readAnswer(ctx context.Context, conn *net.UDPConn, query []byte, deadline time.Time) ([]byte, error) {
+	buffer := datagrams.Get().(*[maxDatagram]byte)
+	defer datagrams.Put(buffer)
+	wrongCase := false
+	if err := setReadDeadline(ctx, conn, deadline); err != nil {
+		return nil, err
+	}
+	for {
+		n, err := conn.Read(buffer[:])
+		if err != nil {
+			if wrongCase && isTimeout(err) {
+				return nil, errCase
+			}
+			return nil, err
+		}
+		switch matchAnswer(query, buffer[:n]) {
+		case matchExact:
+			if n == maxDatagram {
+				return nil, errTruncated
+			}
+			return append([]byte(nil), buffer[:n]...), nil
+		case matchCase:
+			if wrongCase {
+				continue
+			}
+			wrongCase = true
+			if grace := time.Now().Add(caseGrace); grace.Before(deadline) {
+				if err := setReadDeadline(ctx, conn, grace); err != nil {
+					return nil, err
+				}
+			}
+		}
+	}
+}
+
+// setReadDeadline sets a deadline without undoing the one that the end of ctx set.
+func setReadDeadline(ctx context.Context, conn net.Conn, deadline time.Time) error {
+	if err := conn.SetReadDeadline(deadline); err != nil {
+		return err
+	}
+	if ctx.Err() != nil {
+		return conn.SetReadDeadline(time.Unix(1, 0))
+	}
+	return nil
+}
+
+// isTimeout reports whether err is that of a deadline.
+func isTimeout(err error) bool {
+	var timeout net.Error
+	return errors.As(err, &timeout) && timeout.Timeout()
+}
+
+// bare takes from a network error the addresses, which the upstream's name
+// already tells, and leaves operation and cause.
+func bare(err error) error {
+	var op *net.OpError
+	if errors.As(err, &op) {
+		return fmt.Errorf("%s over %s: %w", op.Op, op.Net, op.Err)
+	}
+	return err
+}
+
+// close implements transport.
+func (t *udpTransport) close() { t.tcp.close() }
