@@ -1,0 +1,283 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"sync"
+	"time"
+
+	"sallyport/allowlists"
+)
+
+// A forwardGate judges requests and answers those that may not go. It is the
+// session of the client connection.
+type forwardGate interface {
+	// admit judges one request for target under the policy now in force: gate,
+	// pool, name, port, Host (judgeRequest). It reads nothing from the client
+	// and records nothing for what it admits.
+	admit(ctx context.Context, h *head, target allowlists.Target) (passage, error)
+	// refuse writes one refused record and answers the client accordingly, with
+	// Connection: close.
+	refuse(h *head, target allowlists.Target, err error)
+}
+
+// A passage is one admitted request. Exactly one of refuse, and opened with
+// closed after it, is called.
+type passage interface {
+	// decision is what admitted it, generation the policy's number.
+	decision() allowlists.Decision
+	generation() uint64
+	// reusable reports whether a connection to addr, judged for an earlier
+	// request, may carry this one.
+	reusable(addr netip.Addr) bool
+	// dial resolves, judges every address and dials one of those judged.
+	dial(ctx context.Context) (net.Conn, error)
+	// refuse writes one refused record for a request that found no upstream and
+	// answers the client.
+	refuse(err error)
+	// opened writes the open record.
+	opened(upstream netip.Addr)
+	// still judges the request under the policy now in force: nil if it may go on.
+	still() error
+	// closed writes the close record with the body bytes carried each way. err
+	// is nil for a request that was carried whole.
+	closed(sent, received int64, err error)
+	// answer sends the client the response that err asks for, without a record.
+	answer(err error)
+}
+
+// forwardLimits are the bounds of one client connection.
+type forwardLimits struct {
+	headerBytes   int
+	headerTimeout time.Duration
+	idleTimeout   time.Duration
+}
+
+// A forwarder carries the plain HTTP of one client connection: each request is
+// read, judged and recorded by itself, then carried by goproxy over upstream
+// connections that no other client shares. serve is for one goroutine; the
+// other methods are safe for concurrent use.
+type forwarder struct {
+	conn    net.Conn
+	in      *headReader
+	gate    forwardGate
+	carrier http.Handler // newCarrier's, shared by every connection
+	limits  forwardLimits
+	// inner is the target of the CONNECT that the requests came inside of, the
+	// only one they may name; zero on the explicit port.
+	inner allowlists.Target
+	// relay carries bytes both ways until both sides end or ctx does, and
+	// closes upstream. It is the tunnel's.
+	relay func(ctx context.Context, client, upstream net.Conn, sent, received func(int)) error
+
+	mu       sync.Mutex // guards all below
+	up       *upstream  // of the last request, maybe nil; only serve sets it
+	waiting  bool      // for the first byte of a request
+	draining bool      // no further request
+	current  *exchange // in flight, maybe nil
+}
+
+// serve carries requests until the connection is finished, beginning with
+// first, whose bytes are unread, or with the next to come if first is nil. It does not close the client's connection. It
+// gives the head of a CONNECT that follows on the explicit port, its bytes
+// unread; nil when the connection is finished.
+func (f *forwarder) serve(ctx context.Context, first *head) (connect *head) {
+	defer func() { f.up.close() }()
+	h := first
+	if h == nil {
+		h = f.next()
+	}
+	for h != nil {
+		if h.form == formAuthority && f.inner.Port == 0 {
+			return h
+		}
+		if !f.one(ctx, h) {
+			return nil
+		}
+		h = f.next()
+	}
+	return nil
+}
+
+// drain lets the request in flight finish, and no other begin.
+func (f *forwarder) drain() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.draining = true
+	if f.waiting {
+		_ = f.conn.SetReadDeadline(past)
+	}
+}
+
+// policyChanged ends the request in flight if the policy now in force does not
+// allow it. Without one it closes the connection that waits upstream: it was
+// judged by a policy that no later request is judged by.
+func (f *forwarder) policyChanged() {
+	f.mu.Lock()
+	current, up := f.current, f.up
+	f.mu.Unlock()
+	switch {
+	case current != nil:
+		if err := current.pass.still(); err != nil {
+			current.cancel(err)
+		}
+	case up != nil:
+		up.dropIdle()
+	}
+}
+
+// past is a deadline that is over.
+var past = time.Unix(1, 0)
+
+// next waits for the next request, as long as the connection may be idle for
+// its first byte and header_timeout for the rest. It gives nil if none comes,
+// or one that is refused.
+func (f *forwarder) next() *head {
+	if !f.await() {
+		return nil
+	}
+	_ = f.conn.SetReadDeadline(time.Now().Add(f.limits.headerTimeout))
+	h, err := f.in.readHead(f.limits.headerBytes)
+	_ = f.conn.SetReadDeadline(time.Time{})
+	switch {
+	case err == nil:
+		return h
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		err = bad(errHeadSlow)
+	}
+	if isDenied(err) {
+		f.gate.refuse(h, allowlists.Target{}, err)
+	}
+	return nil
+}
+
+// errHeadSlow is inside the bad-request for a head that does not end.
+var errHeadSlow = errors.New("the request head did not come within limits.header_timeout")
+
+// await waits for a first byte. It reports false if none comes.
+func (f *forwarder) await() bool {
+	f.mu.Lock()
+	if f.draining {
+		f.mu.Unlock()
+		return false
+	}
+	f.waiting = true
+	_ = f.conn.SetReadDeadline(time.Now().Add(f.limits.idleTimeout))
+	f.mu.Unlock()
+	_, err := f.in.Peek(1)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.waiting = false
+	return err == nil && !f.draining
+}
+
+var (
+	errOriginForm = errors.New("a proxy wants an absolute URI")
+	errNested     = errors.New("CONNECT inside a tunnel")
+	errOtherHost  = errors.New("the request inside the tunnel names another host")
+)
+
+// destination says where a request wants to go.
+func (f *forwarder) destination(h *head) (allowlists.Target, error) {
+	switch {
+	case f.inner.Port == 0 && h.form == formAbsolute:
+		return h.target, nil
+	case f.inner.Port == 0:
+		return allowlists.Target{}, bad(errOriginForm)
+	case h.form == formAuthority:
+		return f.inner, bad(errNested)
+	default:
+		return f.inner, nil
+	}
+}
+
+// judgeRequest judges the name, port and Host of a plain HTTP request under a
+// policy. An address without a name is DecideLiteral's.
+func judgeRequest(pool *allowlists.Pool, h *head, target allowlists.Target, now time.Time) allowlists.Decision {
+	var d allowlists.Decision
+	if target.Addr.IsValid() {
+		d = pool.DecideLiteral(target.Addr, target.Port, now)
+	} else {
+		d = pool.DecideConn(target.Host, target.Port, now)
+	}
+	foreign := h.form == formAbsolute && h.target != target
+	if d.Allowed() && (foreign || !h.agrees(target)) {
+		return pool.Refuse(allowlists.HostMismatch, d.Rule)
+	}
+	return d
+}
+
+// one carries one request and reports whether another may follow.
+func (f *forwarder) one(ctx context.Context, h *head) bool {
+	target, err := f.destination(h)
+	if err != nil {
+		f.gate.refuse(h, target, err)
+		return false
+	}
+	pass, err := f.gate.admit(ctx, h, target)
+	if err != nil {
+		f.gate.refuse(h, target, err)
+		return false
+	}
+	x, err := f.newExchange(ctx, h, target, pass)
+	if err != nil {
+		pass.refuse(err)
+		return false
+	}
+	defer x.cancel(context.Canceled)
+	if err := f.connect(x); err != nil {
+		x.stopReading()
+		pass.refuse(err)
+		return false
+	}
+	f.setCurrent(x)
+	defer f.setCurrent(nil)
+	return x.run()
+}
+
+// setCurrent says which exchange a policy change concerns. One that changed
+// before is caught here.
+func (f *forwarder) setCurrent(x *exchange) {
+	f.mu.Lock()
+	f.current = x
+	f.mu.Unlock()
+	if x != nil {
+		if err := x.pass.still(); err != nil {
+			x.cancel(err)
+		}
+	}
+}
+
+// connect finds the upstream connection for x: the pooled one if this very
+// request may use it, else a new one.
+func (f *forwarder) connect(x *exchange) error {
+	if !f.up.fits(x) {
+		f.up.close()
+		fresh := newUpstream(x, f.limits)
+		f.mu.Lock()
+		f.up = fresh
+		f.mu.Unlock()
+	}
+	x.up = f.up
+	addr, ok := f.up.pooled()
+	if ok && x.pass.reusable(addr) {
+		x.addr = addr
+		return nil
+	}
+	f.up.dropIdle()
+	conn, err := x.pass.dial(x.ctx)
+	if err != nil {
+		return x.gone(err)
+	}
+	x.addr = f.up.offer(conn)
+	return nil
+}
+
+func isDenied(err error) bool {
+	var denial *allowlists.DeniedError
+	return errors.As(err, &denial)
+}

@@ -1,0 +1,481 @@
+package proxy
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"sallyport/allowlists"
+)
+
+// A note is one record that a forwardBench took.
+type note struct {
+	phase, target, method string
+	reason                allowlists.Reason
+	sent, received        int64
+	err                   error
+}
+
+// A forwardBench runs forwarders on a listener of their own, with a real
+// policy, in front of a real origin to which every allowed name leads.
+type forwardBench struct {
+	t      *testing.T
+	policy atomic.Pointer[allowlists.Policy]
+	origin string
+	inner  allowlists.Target
+	limits forwardLimits
+	addr   string
+	dials  atomic.Int64
+	// carrier is replaced where a test wants to see what goproxy is given.
+	carrier http.Handler
+
+	mu       sync.Mutex
+	notes    []note
+	changed  chan struct{} // closed and replaced with every note
+	forwards map[*forwarder]bool
+}
+
+// newBench starts a bench that allows the given rules, in front of origin.
+func newBench(t *testing.T, origin http.Handler, allow ...string) *forwardBench {
+	t.Helper()
+	ignore := goleak.IgnoreCurrent()
+	t.Cleanup(func() { goleak.VerifyNone(t, ignore) })
+	b := &forwardBench{
+		t: t, carrier: newCarrier(), changed: make(chan struct{}), forwards: make(map[*forwarder]bool),
+		limits: forwardLimits{headerBytes: 8192, headerTimeout: 5 * time.Second, idleTimeout: 10 * time.Second},
+	}
+	b.allow(allow...)
+	if origin != nil {
+		server := httptest.NewServer(origin)
+		t.Cleanup(server.Close)
+		b.origin = server.Listener.Addr().String()
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.addr = listener.Addr().String()
+	ctx, cancel := context.WithCancel(context.Background())
+	var all sync.WaitGroup
+	all.Go(func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			all.Go(func() { b.serve(ctx, conn) })
+		}
+	})
+	t.Cleanup(func() { _ = listener.Close(); cancel(); b.drain(); all.Wait() })
+	return b
+}
+
+func (b *forwardBench) serve(ctx context.Context, conn net.Conn) {
+	defer conn.Close()
+	b.mu.Lock()
+	f := &forwarder{conn: conn, in: newHeadReader(conn), carrier: b.carrier, limits: b.limits, inner: b.inner, relay: copyBoth}
+	f.gate = &benchGate{b: b, conn: conn}
+	b.forwards[f] = true
+	b.mu.Unlock()
+	if connect := f.serve(ctx, nil); connect != nil {
+		b.note(note{phase: "connect", target: connect.claimed})
+	}
+	b.mu.Lock()
+	delete(b.forwards, f)
+	b.mu.Unlock()
+}
+
+// set changes how connections to come are carried.
+func (b *forwardBench) set(change func()) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	change()
+}
+
+// copyBoth stands in for the tunnel.
+func copyBoth(_ context.Context, client, upstream net.Conn, sent, received func(int)) error {
+	var both sync.WaitGroup
+	both.Go(func() { n, _ := io.Copy(upstream, client); sent(int(n)); _ = upstream.(*switchedConn).CloseWrite() })
+	both.Go(func() { n, _ := io.Copy(client, upstream); received(int(n)); _ = client.(*switchedConn).CloseWrite() })
+	both.Wait()
+	return upstream.Close()
+}
+
+// each calls do for every open forwarder.
+func (b *forwardBench) each(do func(*forwarder)) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for f := range b.forwards {
+		do(f)
+	}
+}
+
+func (b *forwardBench) drain() { b.each((*forwarder).drain) }
+
+// allow puts a policy in force.
+func (b *forwardBench) allow(rules ...string) {
+	b.t.Helper()
+	spec := allowlists.PoolSpec{Name: "build", Sources: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}}
+	for _, text := range rules {
+		target, err := allowlists.ParseTarget(text, 80)
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		pattern, err := allowlists.ParsePattern(target.Host.String())
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		spec.Allow = append(spec.Allow, allowlists.Rule{
+			Text: text, Host: pattern, Ports: allowlists.NewPortSet(target.Port),
+			ResolvesTo: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
+		})
+	}
+	policy, err := allowlists.NewPolicy(allowlists.PolicySpec{Pools: []allowlists.PoolSpec{spec}})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.policy.Store(policy)
+}
+
+func (b *forwardBench) note(n note) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.notes = append(b.notes, n)
+	close(b.changed)
+	b.changed = make(chan struct{})
+}
+
+// phases waits for n records of a phase and gives them.
+func (b *forwardBench) phases(phase string, n int) []note {
+	b.t.Helper()
+	late := time.After(5 * time.Second)
+	for {
+		b.mu.Lock()
+		var found []note
+		for _, have := range b.notes {
+			if have.phase == phase {
+				found = append(found, have)
+			}
+		}
+		changed := b.changed
+		b.mu.Unlock()
+		if len(found) >= n {
+			return found
+		}
+		select {
+		case <-changed:
+		case <-late:
+			b.t.Fatalf("%d records of phase %s came, want %d; all: %v", len(found), phase, n, b.notes)
+		}
+	}
+}
+
+// dialClient connects to the bench.
+func (b *forwardBench) dialClient() *benchClient {
+	b.t.Helper()
+	conn, err := net.Dial("tcp", b.addr)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.t.Cleanup(func() { _ = conn.Close() })
+	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+	return &benchClient{b.t, conn.(*net.TCPConn), bufio.NewReader(conn)}
+}
+
+// A benchClient speaks HTTP by hand.
+type benchClient struct {
+	t *testing.T
+	*net.TCPConn
+	in *bufio.Reader
+}
+
+func (c *benchClient) send(text string) {
+	c.t.Helper()
+	if _, err := io.WriteString(c, text); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// response reads a whole response to a request with the given method.
+func (c *benchClient) response(method string) (*http.Response, string) {
+	c.t.Helper()
+	resp, err := http.ReadResponse(c.in, &http.Request{Method: method})
+	if err != nil {
+		c.t.Fatalf("reading the response: %v", err)
+	}
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		c.t.Fatalf("reading the body: %v", err)
+	}
+	return resp, string(body)
+}
+
+// do sends one request and gives status and body.
+func (c *benchClient) do(text string) (int, string) {
+	c.t.Helper()
+	c.send(text)
+	method, _, _ := strings.Cut(text, " ")
+	resp, body := c.response(method)
+	return resp.StatusCode, body
+}
+
+// ended fails unless the connection ends without a further byte.
+func (c *benchClient) ended() {
+	c.t.Helper()
+	if rest, err := io.ReadAll(c.in); len(rest) > 0 || errors.Is(err, context.DeadlineExceeded) {
+		c.t.Errorf("%q follows (%v)", rest, err)
+	}
+}
+
+// benchGate is the session of one connection.
+type benchGate struct {
+	b    *forwardBench
+	conn net.Conn
+}
+
+func (g *benchGate) admit(_ context.Context, h *head, target allowlists.Target) (passage, error) {
+	policy := g.b.policy.Load()
+	d := judgeRequest(policy.Pool("build"), h, target, time.Now())
+	if !d.Allowed() {
+		return nil, &allowlists.DeniedError{Decision: d}
+	}
+	return &benchPassage{g: g, h: h, target: target, policy: policy, d: d}, nil
+}
+
+func (g *benchGate) refuse(h *head, target allowlists.Target, err error) {
+	g.b.note(note{phase: "refused", target: h.claimed, method: h.method, reason: reasonOf(err), err: err})
+	answerBench(g.conn, err)
+}
+
+func answerBench(conn net.Conn, err error) {
+	status := reasonOf(err).Status()
+	if errors.Is(err, errHeadLarge) {
+		status = 431
+	}
+	_, _ = fmt.Fprintf(conn, "HTTP/1.1 %d Sallyport: %s\r\nConnection: close\r\nContent-Length: 0\r\n\r\n", status, reasonOf(err))
+}
+
+type benchPassage struct {
+	g      *benchGate
+	h      *head
+	target allowlists.Target
+	policy *allowlists.Policy
+	d      allowlists.Decision
+}
+
+func (p *benchPassage) decision() allowlists.Decision { return p.d }
+func (p *benchPassage) generation() uint64            { return p.policy.Generation() }
+func (p *benchPassage) reusable(addr netip.Addr) bool {
+	return p.policy.Pool("build").DecideDial(p.d, addr, p.target.Port, time.Now()).Allowed()
+}
+
+func (p *benchPassage) dial(ctx context.Context) (net.Conn, error) {
+	p.g.b.dials.Add(1)
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", p.g.b.origin)
+	if err != nil {
+		d := allowlists.Decision{Verdict: allowlists.Allow, Reason: allowlists.UpstreamFailed}
+		return nil, &allowlists.DeniedError{Decision: d, Err: err}
+	}
+	return conn, nil
+}
+
+func (p *benchPassage) refuse(err error) { p.g.refuse(p.h, p.target, err) }
+
+func (p *benchPassage) opened(netip.Addr) {
+	p.g.b.note(note{phase: "open", target: p.target.String(), method: p.h.method, reason: p.d.Reason})
+}
+
+func (p *benchPassage) still() error {
+	if d := judgeRequest(p.g.b.policy.Load().Pool("build"), p.h, p.target, time.Now()); !d.Allowed() {
+		return &allowlists.DeniedError{Decision: allowlists.Decision{Reason: allowlists.PolicyChanged}}
+	}
+	return nil
+}
+
+func (p *benchPassage) closed(sent, received int64, err error) {
+	p.g.b.note(note{phase: "close", target: p.target.String(), method: p.h.method, reason: reasonOf(err), sent: sent, received: received, err: err})
+}
+
+func (p *benchPassage) answer(err error) { answerBench(p.g.conn, err) }
+
+const getA = "GET http://a.example/x HTTP/1.1\r\nHost: a.example\r\n\r\n"
+
+// echo answers with the request line and the body, and counts.
+type echo struct{ requests atomic.Int64 }
+
+func (e *echo) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	e.requests.Add(1)
+	body, _ := io.ReadAll(r.Body)
+	_, _ = fmt.Fprintf(w, "%s %s %s %s", r.Method, r.Host, r.RequestURI, body)
+}
+
+func TestForwardCarries(t *testing.T) {
+	b := newBench(t, &echo{}, "a.example:80", "b.example:8080")
+	c := b.dialClient()
+	rows := []struct{ rule, request, body string }{
+		{"an absolute URI", getA, "GET a.example /x "},
+		{"a second request on the same connection", getA, "GET a.example /x "},
+		{"another host", "GET http://b.example:8080/y?z=%zz HTTP/1.1\r\nHost: B.Example.:8080\r\n\r\n", "GET b.example:8080 /y?z=%zz "},
+		{"a path spelled in an odd way", "GET http://a.example/a%2Fb|c\"d HTTP/1.1\r\nHost: a.example\r\n\r\n", "GET a.example /a%2Fb|c\"d "},
+		{"no path", "GET http://a.example?q HTTP/1.1\r\nHost: a.example\r\n\r\n", "GET a.example /?q "},
+		{"a path of two slashes", "GET http://a.example//b.example/ HTTP/1.1\r\nHost: a.example\r\n\r\n", "GET a.example //b.example/ "},
+		{"OPTIONS for the whole server", "OPTIONS http://a.example HTTP/1.1\r\nHost: a.example\r\n\r\n", ""},
+		{"a body with a length", "POST http://a.example/ HTTP/1.1\r\nHost: a.example\r\nContent-Length: 3\r\n\r\nabc", "POST a.example / abc"},
+		{"a chunked body", "PUT http://a.example/ HTTP/1.1\r\nHost: a.example\r\nTransfer-Encoding: chunked\r\n\r\n3;x=y\r\nabc\r\n0\r\n\r\n", "PUT a.example / abc"},
+		{"a method of its own", "PROPFIND http://a.example/ HTTP/1.1\r\nHost: a.example\r\n\r\n", "PROPFIND a.example / "},
+		{"HTTP/1.0 without Host", "GET http://a.example/x HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", "GET a.example /x "},
+		{"HTTP/1.0 ends the connection", "GET http://a.example/x HTTP/1.0\r\n\r\n", "GET a.example /x "},
+	}
+	for _, r := range rows {
+		if status, body := c.do(r.request); status != 200 || body != r.body {
+			t.Errorf("%s: %d %q", r.rule, status, body)
+		}
+	}
+	c.ended()
+	opens, closes := b.phases("open", len(rows)), b.phases("close", len(rows))
+	if len(opens) != len(rows) || len(closes) != len(rows) {
+		t.Errorf("%d requests leave %d open and %d close records", len(rows), len(opens), len(closes))
+	}
+	if post := closes[7]; post.sent != 3 || post.received != 20 || post.err != nil {
+		t.Errorf("the close record of a request of 3 bytes is %+v", post)
+	}
+	if n := b.dials.Load(); n != 3 {
+		t.Errorf("%d dials, want one for each change of destination", n)
+	}
+}
+
+func TestForwardRefuses(t *testing.T) {
+	origin := &echo{}
+	b := newBench(t, origin, "a.example:80")
+	rows := []struct {
+		rule, request string
+		status        int
+		reason        allowlists.Reason
+	}{
+		{"a name that is not allowed", "GET http://b.example/ HTTP/1.1\r\nHost: b.example\r\n\r\n", 403, allowlists.NotInAllowlist},
+		{"a port that is not allowed", "GET http://a.example:81/ HTTP/1.1\r\nHost: a.example:81\r\n\r\n", 403, allowlists.PortNotAllowed},
+		{"a forged Host", "GET http://a.example/ HTTP/1.1\r\nHost: b.example\r\n\r\n", 403, allowlists.HostMismatch},
+		{"a Host with another port", "GET http://a.example/ HTTP/1.1\r\nHost: a.example:81\r\n\r\n", 403, allowlists.HostMismatch},
+		{"an allowed Host for a name that is not", "GET http://b.example/ HTTP/1.1\r\nHost: a.example\r\n\r\n", 403, allowlists.NotInAllowlist},
+		{"an address", "GET http://127.0.0.1/ HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n", 403, allowlists.SpecialAddress},
+		{"a path without a host", "GET /x HTTP/1.1\r\nHost: a.example\r\n\r\n", 400, allowlists.BadRequest},
+		{"an asterisk", "OPTIONS * HTTP/1.1\r\nHost: a.example\r\n\r\n", 400, allowlists.BadRequest},
+		{"https", "GET https://a.example/ HTTP/1.1\r\nHost: a.example\r\n\r\n", 400, allowlists.BadRequest},
+		{"the HTTP/2 preface", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400, allowlists.BadRequest},
+		{"a host that is none", "GET http://a..example/ HTTP/1.1\r\nHost: a..example\r\n\r\n", 400, allowlists.BadHost},
+		{"a head over the limit", "GET http://a.example/ HTTP/1.1\r\nHost: a.example\r\nX: " + strings.Repeat("x", 9000) + "\r\n\r\n", 431, allowlists.LimitExceeded},
+	}
+	for i, r := range rows {
+		c := b.dialClient()
+		status, _ := c.do(r.request)
+		record := b.phases("refused", i+1)[i]
+		if status != r.status || record.reason != r.reason {
+			t.Errorf("%s: %d %v", r.rule, status, record.reason)
+		}
+		c.ended()
+	}
+	if origin.requests.Load() != 0 || b.dials.Load() != 0 {
+		t.Errorf("%d requests and %d dials for refused requests", origin.requests.Load(), b.dials.Load())
+	}
+}
+
+func TestForwardJudgesEachPipelinedRequest(t *testing.T) {
+	origin := &echo{}
+	b := newBench(t, origin, "a.example:80")
+	c := b.dialClient()
+	c.send(getA + getA + "GET http://b.example/ HTTP/1.1\r\nHost: b.example\r\n\r\n" + getA)
+	for _, want := range []int{200, 200, 403} {
+		if resp, _ := c.response("GET"); resp.StatusCode != want {
+			t.Errorf("status %d, want %d", resp.StatusCode, want)
+		}
+	}
+	c.ended()
+	if n := origin.requests.Load(); n != 2 {
+		t.Errorf("the origin saw %d requests, want 2", n)
+	}
+	if refused := b.phases("refused", 1); len(refused) != 1 {
+		t.Errorf("%d refused records", len(refused))
+	}
+}
+
+func TestForwardHandsOverConnect(t *testing.T) {
+	b := newBench(t, &echo{}, "a.example:80")
+	b.set(func() {
+		b.carrier = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.Method == "CONNECT" {
+				t.Error("CONNECT entered goproxy")
+			}
+			newCarrier().ServeHTTP(w, r)
+		})
+	})
+	c := b.dialClient()
+	c.do(getA)
+	c.send("CONNECT a.example:443 HTTP/1.1\r\nHost: a.example:443\r\n\r\n")
+	if got := b.phases("connect", 1); got[0].target != "a.example:443" {
+		t.Errorf("the session is given %v", got)
+	}
+	c.ended()
+}
+
+func TestForwardInsideConnect(t *testing.T) {
+	origin := &echo{}
+	b := newBench(t, origin, "a.example:80")
+	b.set(func() { b.inner, _ = allowlists.ParseTarget("a.example:80", 0) })
+	rows := []struct {
+		rule, request string
+		status        int
+	}{
+		{"a path", "GET /x HTTP/1.1\r\nHost: a.example\r\n\r\n", 200},
+		{"the same host in a URI", getA, 200},
+		{"HTTP/1.0 without Host", "GET /x HTTP/1.0\r\n\r\n", 200},
+		{"an asterisk", "OPTIONS * HTTP/1.1\r\nHost: a.example\r\n\r\n", 200},
+		{"another Host", "GET /x HTTP/1.1\r\nHost: b.example\r\n\r\n", 403},
+		{"another URI", "GET http://b.example/ HTTP/1.1\r\nHost: b.example\r\n\r\n", 403},
+		{"another URI with the right Host", "GET http://b.example/ HTTP/1.1\r\nHost: a.example\r\n\r\n", 403},
+		{"CONNECT", "CONNECT a.example:80 HTTP/1.1\r\nHost: a.example:80\r\n\r\n", 400},
+		{"the HTTP/2 preface", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400},
+	}
+	for _, r := range rows {
+		if status, body := b.dialClient().do(r.request); status != r.status {
+			t.Errorf("%s: %d %q", r.rule, status, body)
+		}
+	}
+	c := b.dialClient()
+	c.do("GET /1 HTTP/1.1\r\nHost: a.example\r\n\r\n")
+	if status, _ := c.do("GET /2 HTTP/1.1\r\nHost: b.example\r\n\r\n"); status != 403 {
+		t.Errorf("the second request in the tunnel is answered %d", status)
+	}
+}
+
+func TestForwardReload(t *testing.T) {
+	origin := &echo{}
+	b := newBench(t, origin, "a.example:80")
+	c := b.dialClient()
+	c.do(getA)
+	b.allow("a.example:80")
+	b.each((*forwarder).policyChanged)
+	if status, _ := c.do(getA); status != 200 || b.dials.Load() != 2 {
+		t.Errorf("after a reload that allows it: %d with %d dials, want a new connection", status, b.dials.Load())
+	}
+	b.allow("b.example:80")
+	b.each((*forwarder).policyChanged)
+	if status, _ := c.do(getA); status != 403 {
+		t.Errorf("after a reload that refuses it: %d", status)
+	}
+	if n := origin.requests.Load(); n != 2 {
+		t.Errorf("the origin saw %d requests", n)
+	}
+}

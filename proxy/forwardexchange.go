@@ -1,0 +1,282 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptrace"
+	"net/netip"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/elazarl/goproxy"
+
+	"sallyport/allowlists"
+)
+
+// halfCloseGrace is how long a client that closed its sending side may wait
+// for its answer: one that went away looks the same.
+const halfCloseGrace = 2 * time.Second
+
+var (
+	errClientGone = errors.New("the client went away")
+	errSwitched   = errors.New("the upstream switched protocols") // tells goproxy that there is no response for it
+	errUnasked    = errors.New("the upstream switched to a protocol that was not asked for")
+	errPanic      = errors.New("a panic while carrying the request")
+)
+
+// exchangeKey finds the exchange in a request's context.
+type exchangeKey struct{}
+
+// An exchange is one request on its way and the response to it.
+type exchange struct {
+	f       *forwarder
+	head    *head
+	target  allowlists.Target
+	pass    passage
+	ctx     context.Context
+	cancel  context.CancelCauseFunc
+	req     *http.Request
+	body    *requestBody
+	res     *response
+	upgrade string // the protocols the client asks for, "" for none
+	up      *upstream
+	addr    netip.Addr
+	watched sync.WaitGroup // the watch for the client's end
+	done    chan struct{}
+
+	sent, received atomic.Int64
+
+	switched *http.Response // a 101, which goproxy does not see
+	raw      *upstreamConn  // the connection that carries the request
+	err      error          // why there is no response
+	cut      error          // why the response's body is not whole
+}
+
+// newExchange consumes the request's head and makes the request that goes out.
+func (f *forwarder) newExchange(ctx context.Context, h *head, target allowlists.Target, pass passage) (*exchange, error) {
+	req, err := http.ReadRequest(f.in.Reader)
+	if err != nil {
+		return nil, bad(err) // our grammar is stricter; FuzzHead holds it to that
+	}
+	x := &exchange{f: f, head: h, target: target, pass: pass, done: make(chan struct{})}
+	x.ctx, x.cancel = context.WithCancelCause(context.WithValue(ctx, exchangeKey{}, x))
+	if h.minor == 1 && !h.hasBody() {
+		x.upgrade = upgradeWanted(req.Header)
+	}
+	x.body = newRequestBody(x, req)
+	x.res = &response{conn: f.conn, idle: f.limits.idleTimeout, head: h, received: &x.received, length: -1}
+	x.res.keep = func() bool { return !req.Close && x.body.ended() && !f.isDraining() }
+	if x.req, err = x.outgoing(req); err != nil {
+		x.cancel(err)
+		return nil, bad(err)
+	}
+	return x, nil
+}
+
+// outgoing makes the request for the upstream: the same path, but a host
+// spelled in the one way that was judged.
+func (x *exchange) outgoing(req *http.Request) (*http.Request, error) {
+	path := x.head.path
+	switch {
+	case x.head.form == formAsterisk, path == "" && x.head.method == "OPTIONS":
+		path = "*" // RFC 9112 section 3.2.4
+	case path == "" || path[0] == '?':
+		path = "/" + path
+	}
+	req = req.WithContext(x.ctx)
+	req.URL.Scheme, req.URL.Host = "http", x.target.String()
+	if req.URL.RequestURI() != path {
+		// net/url would spell it differently: keep it as it was written.
+		if strings.HasPrefix(path, "//") {
+			return nil, errTarget
+		}
+		req.URL.Opaque, req.URL.RawQuery, req.URL.ForceQuery = path, "", false
+	}
+	host := x.target
+	if x.head.host != nil {
+		host = *x.head.host // differs in audit only
+	}
+	req.Host = strings.TrimSuffix(host.String(), ":80")
+	if !x.head.hasBody() {
+		req.Body, req.ContentLength = http.NoBody, 0
+		x.body.finished.Store(true)
+	} else {
+		req.Body = x.body
+	}
+	return req, nil
+}
+
+// run carries the exchange, opened and closed in the record, and reports
+// whether the connection may carry another.
+func (x *exchange) run() (keep bool) {
+	x.pass.opened(x.addr)
+	defer func() {
+		if p := recover(); p != nil {
+			keep = false
+			x.stopReading()
+			x.up.close()
+			x.close(&allowlists.DeniedError{Err: fmt.Errorf("%w: %v", errPanic, p)})
+		}
+	}()
+	if x.body.ended() {
+		x.watch()
+	}
+	x.f.carrier.ServeHTTP(x.res, x.req)
+	switch {
+	case x.switched != nil:
+		x.close(x.relay())
+		return false
+	case x.err != nil:
+		x.stopReading()
+		err := x.gone(x.err)
+		x.close(err)
+		x.giveUp(err)
+		return false
+	}
+	keep = x.res.finish(x.cut)
+	x.stopReading()
+	switch cause := context.Cause(x.ctx); {
+	case cause != nil:
+		x.close(cause)
+		x.giveUp(cause)
+		return false
+	case x.cut != nil:
+		x.close(x.gone(x.cut))
+	case x.res.err != nil:
+		x.close(fmt.Errorf("%w: %w", errClientGone, x.res.err))
+	default:
+		x.close(nil)
+	}
+	if !keep {
+		x.linger()
+	}
+	return keep
+}
+
+// giveUp tells the client that there is no response, or no more of it: by one
+// of ours if none has begun and the reason has a status, by a reset if it has
+// none.
+func (x *exchange) giveUp(err error) {
+	var denial *allowlists.DeniedError
+	if !errors.As(err, &denial) {
+		return
+	}
+	if denial.Decision.Reason.Status() != 0 && !x.res.began {
+		x.pass.answer(err)
+		x.linger()
+		return
+	}
+	if tcp, ok := x.f.conn.(interface{ SetLinger(sec int) error }); ok {
+		_ = tcp.SetLinger(0)
+	}
+}
+
+// Bounds of what linger reads from a client that still sends.
+const (
+	lingerBytes = 256 << 10
+	lingerTime  = 500 * time.Millisecond
+)
+
+// linger reads on for a while after a response that ends the connection, where
+// the client has not sent its whole body: closing at once would reset the
+// connection and could take the response away from it.
+func (x *exchange) linger() {
+	if x.body.ended() {
+		return
+	}
+	if half, ok := x.f.conn.(interface{ CloseWrite() error }); ok {
+		_ = half.CloseWrite()
+	}
+	_ = x.f.conn.SetReadDeadline(time.Now().Add(lingerTime))
+	_, _ = io.CopyN(io.Discard, x.f.in, lingerBytes)
+}
+
+// close writes the close record.
+func (x *exchange) close(err error) { x.pass.closed(x.sent.Load(), x.received.Load(), err) }
+
+// gone says what ended an exchange: what cancelled it, a denial as it is, else
+// a failure of the upstream.
+func (x *exchange) gone(err error) error {
+	if cause := context.Cause(x.ctx); cause != nil && !errors.Is(cause, context.DeadlineExceeded) {
+		return cause
+	}
+	var timeout interface{ Timeout() bool }
+	d := allowlists.Decision{Verdict: allowlists.Allow, Reason: allowlists.UpstreamFailed, Rule: x.pass.decision().Rule}
+	switch {
+	case isDenied(err):
+		return err
+	case errors.Is(err, errUnasked):
+	case errors.Is(err, os.ErrDeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
+		d.Reason = allowlists.TimedOut
+	}
+	return &allowlists.DeniedError{Decision: d, Addr: x.addr, Err: err}
+}
+
+// RoundTrip is how goproxy sends the request.
+func (x *exchange) RoundTrip(req *http.Request, _ *goproxy.ProxyCtx) (*http.Response, error) {
+	x.cleanRequest(req)
+	trace := &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) { x.raw, _ = info.Conn.(*upstreamConn) }}
+	resp, err := x.up.transport.RoundTrip(req.WithContext(httptrace.WithClientTrace(req.Context(), trace)))
+	if err == nil && resp.StatusCode == http.StatusSwitchingProtocols {
+		if x.raw != nil && x.upgrade != "" && names([]string{x.upgrade}, resp.Header.Get("Upgrade")) {
+			x.switched = resp
+			err = errSwitched
+		} else {
+			_ = resp.Body.Close()
+			err = errUnasked
+		}
+	}
+	if err != nil {
+		x.err = err
+		x.res.silence()
+		return nil, err
+	}
+	x.res.length = resp.ContentLength
+	if resp.StatusCode == http.StatusNotModified { // net/http says 0 here
+		x.res.length = -1
+		if n, err := strconv.ParseInt(resp.Header.Get("Content-Length"), 10, 64); err == nil && n >= 0 {
+			x.res.length = n
+		}
+	}
+	stripHopByHop(resp.Header)
+	resp.Body = &responseBody{ReadCloser: resp.Body, x: x}
+	return resp, nil
+}
+
+// cleanRequest takes out what is for this hop only, and keeps net/http from
+// adding anything of its own.
+func (x *exchange) cleanRequest(req *http.Request) {
+	stripHopByHop(req.Header)
+	if !x.head.expects {
+		req.Header.Del("Expect")
+	}
+	if _, ok := req.Header["User-Agent"]; !ok {
+		req.Header["User-Agent"] = []string{""} // net/http writes none then
+	}
+	if x.upgrade != "" {
+		req.Header.Set("Connection", "Upgrade")
+		req.Header.Set("Upgrade", x.upgrade)
+	}
+	req.Close = false // the upstream connection is not the client's
+}
+
+// responseBody remembers what cut a response short.
+type responseBody struct {
+	io.ReadCloser
+	x *exchange
+}
+
+func (b *responseBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err != nil && err != io.EOF {
+		b.x.cut = err
+	}
+	return n, err
+}

@@ -1,0 +1,213 @@
+package proxy
+
+import (
+	"bufio"
+	"errors"
+	"net"
+	"net/http"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+var (
+	errNoHead    = errors.New("a response was not begun")
+	errTooLong   = errors.New("the response is longer than it said")
+	errTruncated = errors.New("the response is shorter than it said")
+)
+
+// A response writes one HTTP response to a client, with framing of our own:
+// it is what goproxy takes for an http.ResponseWriter. What is written is sent
+// at once. It is for one goroutine, but for sendContinue.
+type response struct {
+	conn net.Conn
+	idle time.Duration // bounds each write
+	// head says how the request was made, which decides the framing.
+	head *head
+	// length is the body's length if it is known, else -1; it may be set until
+	// WriteHeader.
+	length int64
+	// received counts body bytes written to the client, for the record.
+	received *atomic.Int64
+	// keep is whether the connection may carry another request. It is asked for
+	// once, when the head is written, and cleared by any trouble.
+	keep func() bool
+
+	fields http.Header
+
+	mu      sync.Mutex // guards out and began against sendContinue
+	out     *bufio.Writer
+	mute    bool // nothing is written: the answer is given elsewhere
+	began   bool // the final head is written
+	bodies  bool // a body follows the head
+	chunked bool
+	stays   bool // the connection stays open
+	left    int64
+	err     error
+}
+
+// responseBuffer is the size of the write buffer of one response, in bytes.
+const responseBuffer = 4096
+
+// Header gives the fields that WriteHeader sends, and after it the trailers.
+func (r *response) Header() http.Header {
+	if r.fields == nil {
+		r.fields = make(http.Header)
+	}
+	return r.fields
+}
+
+// sendContinue tells the client to send its body. It does nothing once the
+// response has begun. It is safe for concurrent use.
+func (r *response) sendContinue() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.began || r.mute {
+		return
+	}
+	_ = r.conn.SetWriteDeadline(time.Now().Add(r.idle))
+	r.out = bufio.NewWriterSize(r.conn, responseBuffer)
+	_, _ = r.out.WriteString("HTTP/1.1 100 Continue\r\n\r\n")
+	r.note(r.out.Flush())
+}
+
+// silence makes every method do nothing, unless the response has begun.
+func (r *response) silence() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.mute = !r.began
+}
+
+// WriteHeader sends the status line and the fields, with framing as RFC 9112
+// section 6 has it. Status codes below 200 are not for it.
+func (r *response) WriteHeader(status int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.began || r.mute || status < 200 || status > 999 {
+		return
+	}
+	r.began = true
+	if r.out == nil {
+		r.out = bufio.NewWriterSize(r.conn, responseBuffer)
+	}
+	fields := r.Header()
+	trailers := fields["Trailer"]
+	stripHopByHop(fields)
+	fields.Del("Content-Length")
+	r.bodies = r.head.method != "HEAD" && status != 204 && status != 304
+	r.stays = r.keep()
+	switch {
+	case r.length >= 0 && status != 204:
+		fields.Set("Content-Length", strconv.FormatInt(r.length, 10))
+		r.left = r.length
+	case !r.bodies:
+	case r.head.minor == 1:
+		r.chunked = true
+		fields.Set("Transfer-Encoding", "chunked")
+		if len(trailers) > 0 {
+			fields["Trailer"] = trailers
+		}
+	default:
+		r.stays = false // HTTP/1.0 has no other end for such a body
+	}
+	switch {
+	case !r.stays:
+		fields.Set("Connection", "close")
+	case r.head.minor == 0:
+		fields.Set("Connection", "keep-alive")
+	}
+	r.send(func() error {
+		_, _ = r.out.WriteString("HTTP/1." + strconv.Itoa(r.head.minor) + " " + strconv.Itoa(status) + " " + http.StatusText(status) + "\r\n")
+		_ = fields.Write(r.out) // turns line ends inside values into spaces
+		_, err := r.out.WriteString("\r\n")
+		return err
+	})
+	r.fields = nil // what comes now are trailers
+}
+
+// Write sends body bytes. For a response without a body it drops them, as
+// net/http does.
+func (r *response) Write(p []byte) (int, error) {
+	switch {
+	case r.mute:
+		return len(p), nil
+	case !r.began:
+		r.WriteHeader(http.StatusOK)
+	}
+	switch {
+	case r.err != nil:
+		return 0, r.err
+	case !r.bodies || len(p) == 0:
+		return len(p), nil
+	case !r.chunked && r.length >= 0 && int64(len(p)) > r.left:
+		r.note(errTooLong)
+		return 0, r.err
+	}
+	r.left -= int64(len(p))
+	r.send(func() error {
+		if r.chunked {
+			_, _ = r.out.WriteString(strconv.FormatInt(int64(len(p)), 16) + "\r\n")
+		}
+		_, err := r.out.Write(p)
+		if r.chunked {
+			_, err = r.out.WriteString("\r\n")
+		}
+		return err
+	})
+	if r.err != nil {
+		return 0, r.err
+	}
+	r.received.Add(int64(len(p)))
+	return len(p), nil
+}
+
+// Flush is there for goproxy; everything is sent when it is written.
+func (r *response) Flush() {}
+
+// finish ends the body, with the trailers set since WriteHeader, and reports
+// whether the connection may carry another request. bodyErr is what cut the
+// body short, if anything did: the client then must see that it is not whole.
+func (r *response) finish(bodyErr error) bool {
+	r.note(bodyErr)
+	switch {
+	case !r.began:
+		r.note(errNoHead)
+	case r.bodies && !r.chunked && r.length >= 0 && r.left > 0:
+		r.note(errTruncated)
+	case r.chunked && r.err == nil:
+		stripHopByHop(r.Header())
+		for name := range r.fields {
+			if isFraming(name) || !isTokens(name) {
+				r.fields.Del(name)
+			}
+		}
+		r.send(func() error {
+			_, _ = r.out.WriteString("0\r\n")
+			_ = r.fields.Write(r.out)
+			_, err := r.out.WriteString("\r\n")
+			return err
+		})
+	}
+	return r.err == nil && r.stays
+}
+
+// send runs write and flushes what it wrote, within the idle time.
+func (r *response) send(write func() error) {
+	if r.err != nil {
+		return
+	}
+	_ = r.conn.SetDeadline(time.Now().Add(r.idle)) // a byte either way keeps both ways
+	err := write()
+	if err == nil {
+		err = r.out.Flush()
+	}
+	r.note(err)
+}
+
+// note remembers the first error.
+func (r *response) note(err error) {
+	if r.err == nil {
+		r.err = err
+	}
+}
