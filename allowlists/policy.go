@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"time"
 )
 
 // A PolicySpec is what a Policy is made from.
@@ -25,6 +26,7 @@ type Policy struct {
 	bits4      []int                    // prefix lengths in sources, longest first
 	bits6      []int
 	fallback   *Pool
+	ends       []time.Time // when rules expire, soonest first
 }
 
 // generations counts the policies made by this process, from 1.
@@ -37,6 +39,7 @@ func NewPolicy(spec PolicySpec) (*Policy, error) {
 	p := &Policy{
 		byName:  make(map[string]*Pool, len(spec.Pools)),
 		sources: make(map[netip.Prefix][]*Pool),
+		ends:    expiries(spec.Pools),
 	}
 	for _, prefix := range spec.NAT64 {
 		if !slices.Contains([]int{32, 40, 48, 56, 64, 96}, prefix.Bits()) || !prefix.Addr().Is6() {
@@ -186,4 +189,31 @@ func (p *Pool) allowing(h Host) []*Rule {
 	var rules []*Rule
 	p.allow.hosts(h, func(r *Rule) bool { rules = append(rules, r); return true })
 	return rules
+}
+
+// ExpiresBetween reports whether a rule ends after from and at or before to,
+// so that what it alone allowed has to go.
+func (p *Policy) ExpiresBetween(from, to time.Time) bool {
+	for _, end := range p.ends {
+		if end.After(from) {
+			return !end.After(to)
+		}
+	}
+	return false
+}
+
+// expiries lists when the rules of some pools end, soonest first.
+func expiries(pools []PoolSpec) []time.Time {
+	var ends []time.Time
+	for _, ps := range pools {
+		for _, rules := range [][]Rule{ps.Allow, ps.Deny, ps.Quiet} {
+			for i := range rules {
+				if !rules[i].Expires.IsZero() {
+					ends = append(ends, rules[i].Expires)
+				}
+			}
+		}
+	}
+	slices.SortFunc(ends, time.Time.Compare)
+	return ends
 }
