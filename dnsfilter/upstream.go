@@ -117,11 +117,16 @@ func newUpstreams(cfg upstreamConfig) (*upstreams, error) {
 		u.up = func(string, bool) {}
 	}
 	u.ctx, u.cancel = context.WithCancel(context.Background())
-	seen := make(map[string]int)
+	names, known := make(map[string]int), make(map[string]bool)
 	for _, spec := range specs {
 		name := spec.name()
-		if seen[name]++; seen[name] > 1 {
-			name = fmt.Sprintf("%s (%d)", name, seen[name])
+		if key := fmt.Sprint(name, spec.url); known[key] {
+			continue // listed twice
+		} else {
+			known[key] = true
+		}
+		if names[name]++; names[name] > 1 {
+			name = fmt.Sprintf("%s (%d)", name, names[name])
 		}
 		u.list = append(u.list, &upstream{name: name, transport: u.newTransport(spec, cfg.RootCAs)})
 		u.up(name, true)
@@ -223,7 +228,7 @@ func (u *upstreams) failover(ctx context.Context, list []*upstream, q question) 
 	var (
 		answer *dns.Msg
 		from   string
-		errs   []error
+		failed error
 	)
 	for round := 0; round < upstreamRounds && len(list) > 0 && answer == nil; round++ {
 		var silent []*upstream
@@ -240,7 +245,7 @@ func (u *upstreams) failover(ctx context.Context, list []*upstream, q question) 
 				silent = append(silent, up)
 			}
 			if round == 0 {
-				errs = append(errs, fmt.Errorf("asking %s: %w", up.name, err))
+				failed = also(failed, fmt.Errorf("asking %s: %w", up.name, err))
 			}
 			if ctx.Err() != nil {
 				break
@@ -255,9 +260,17 @@ func (u *upstreams) failover(ctx context.Context, list []*upstream, q question) 
 		return answer, from, nil
 	}
 	if err := ended(ctx); err != nil {
-		errs = append(errs, err)
+		failed = also(failed, err)
 	}
-	return nil, "", errors.Join(errs...)
+	return nil, "", failed
+}
+
+// also adds an error to those before it, on one line.
+func also(before, err error) error {
+	if before == nil {
+		return err
+	}
+	return fmt.Errorf("%w; %w", before, err)
 }
 
 // try is one attempt at one server, with its effect on the server's health.
@@ -277,7 +290,7 @@ func (u *upstreams) try(ctx context.Context, up *upstream, q question) (*dns.Msg
 		err = ended(attempt)
 	}
 	// An attempt cut short by the caller says nothing about the server.
-	if attempt.Err() != nil && time.Since(began) < u.timeout/2 {
+	if ctx.Err() != nil && (errors.Is(err, context.Canceled) || time.Since(began) < u.timeout/2) {
 		return nil, err
 	}
 	if up.health.failed(began, time.Now(), err) {

@@ -77,14 +77,15 @@ func (s *stream) end(err error) {
 	close(s.done)
 }
 
-// ask sends the question and waits for its answer. On a connection that has
-// brought answers before it waits at most patience, if that is not zero: the
-// connection may be dead without anybody having said so.
+// ask sends the question and waits for its answer. A connection that has brought
+// answers before and is silent for patience, if that is not zero, is given up:
+// it may be dead without anybody having said so.
 func (s *stream) ask(ctx context.Context, q question, patience time.Duration) (*dns.Msg, error) {
+	var impatient <-chan time.Time
 	if patience > 0 && s.used() {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, patience)
-		defer cancel()
+		timer := time.NewTimer(patience)
+		defer timer.Stop()
+		impatient = timer.C
 	}
 	select {
 	case <-s.ready:
@@ -95,21 +96,36 @@ func (s *stream) ask(ctx context.Context, q question, patience time.Duration) (*
 	if err != nil {
 		return nil, err
 	}
-	defer s.delist(id)
+	defer s.delist(id, c)
 	began := time.Now()
 	if err := s.write(ctx, c.query); err != nil {
 		return nil, err
 	}
-	select {
-	case answer := <-c.answer:
-		return parseAnswer(q, answer)
-	case <-s.done:
-		return nil, s.reason()
-	case <-ctx.Done():
-		if errors.Is(ctx.Err(), context.DeadlineExceeded) && !s.heardSince(began) {
-			s.end(fmt.Errorf("%w: nothing came in time", errStreamBroken))
+	for {
+		select {
+		case answer := <-c.answer:
+			return parseAnswer(q, answer)
+		case <-s.done:
+			return nil, s.reason()
+		case <-impatient:
+			s.endIfSilent(began)
+			impatient = nil
+		case <-ctx.Done():
+			if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+				s.endIfSilent(began)
+			}
+			return nil, ended(ctx)
 		}
-		return nil, ended(ctx)
+	}
+}
+
+// endIfSilent gives the connection up if no answer to any question came since t.
+func (s *stream) endIfSilent(t time.Time) {
+	s.mu.Lock()
+	silent := s.heard.Before(t)
+	s.mu.Unlock()
+	if silent {
+		s.end(fmt.Errorf("%w: nothing came in time", errStreamBroken))
 	}
 }
 
@@ -137,11 +153,13 @@ func (s *stream) enlist(q question) (uint16, *call, error) {
 	return id, c, nil
 }
 
-// delist ends a wait.
-func (s *stream) delist(id uint16) {
+// delist ends a wait, unless its answer did and the ID is somebody else's now.
+func (s *stream) delist(id uint16, c *call) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.waiting, id)
+	if s.waiting[id] == c {
+		delete(s.waiting, id)
+	}
 }
 
 // write sends one message; a message cut short ends the connection.
@@ -171,13 +189,6 @@ func (s *stream) reason() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.err
-}
-
-// heardSince reports whether an answer to any question came after t.
-func (s *stream) heardSince(t time.Time) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.heard.After(t)
 }
 
 // run owns the connection from dialling to the end.

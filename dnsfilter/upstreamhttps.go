@@ -42,7 +42,13 @@ type httpsTransport struct {
 	client  *http.Client
 	http    *http.Transport
 
-	mu     sync.Mutex
+	timeout   time.Duration   // bounds one dial, the search for the address included
+	ctx       context.Context // ends with close
+	cancel    context.CancelFunc
+	dials     sync.WaitGroup
+	resolving chan struct{} // one token: the right to ask for the address
+
+	mu     sync.Mutex   // guards closed also against dials.Add
 	addrs  []netip.Addr // where the server is; empty: not known yet
 	conns  map[*httpsConn]bool
 	closed bool
@@ -55,7 +61,11 @@ func newHTTPSTransport(spec upstreamSpec, roots *x509.CertPool, timeout time.Dur
 		port:    spec.addr.Port(),
 		resolve: resolve,
 		conns:   make(map[*httpsConn]bool),
+		timeout: timeout,
+
+		resolving: make(chan struct{}, 1),
 	}
+	t.ctx, t.cancel = context.WithCancel(context.Background())
 	if spec.named() {
 		t.name = spec.url.Hostname()
 	} else {
@@ -143,8 +153,16 @@ func withoutURL(err error) error {
 }
 
 // dial connects to the server's address, asked for once and forgotten when
-// nobody answers there any more.
+// nobody answers there any more. net/http calls it in goroutines that may
+// outlive the question, so close waits for it.
 func (t *httpsTransport) dial(ctx context.Context) (net.Conn, error) {
+	if !t.enter() {
+		return nil, errUpstreamsClosed
+	}
+	defer t.dials.Done()
+	ctx, cancel := context.WithTimeout(ctx, t.timeout)
+	defer cancel()
+	defer context.AfterFunc(t.ctx, cancel)()
 	addrs, err := t.addresses(ctx)
 	if err != nil {
 		return nil, err
@@ -163,8 +181,25 @@ func (t *httpsTransport) dial(ctx context.Context) (net.Conn, error) {
 	return nil, err
 }
 
-// addresses returns where the server is.
+// enter counts a dial in; false after close.
+func (t *httpsTransport) enter() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed {
+		return false
+	}
+	t.dials.Add(1)
+	return true
+}
+
+// addresses returns where the server is. One dial asks; the others wait for it.
 func (t *httpsTransport) addresses(ctx context.Context) ([]netip.Addr, error) {
+	select {
+	case t.resolving <- struct{}{}:
+		defer func() { <-t.resolving }()
+	case <-ctx.Done():
+		return nil, ended(ctx)
+	}
 	t.mu.Lock()
 	addrs := t.addrs
 	t.mu.Unlock()
@@ -175,9 +210,9 @@ func (t *httpsTransport) addresses(ctx context.Context) ([]netip.Addr, error) {
 	if err != nil {
 		return nil, err
 	}
+	addrs = addrs[:min(len(addrs), maxHTTPSAddrs)]
 	t.mu.Lock()
-	t.addrs = addrs[:min(len(addrs), maxHTTPSAddrs)]
-	addrs = t.addrs
+	t.addrs = addrs
 	t.mu.Unlock()
 	return addrs, nil
 }
@@ -212,62 +247,15 @@ func (c *httpsConn) Close() error {
 // close implements transport. net/http ends its goroutines soon after their
 // connections, which are closed here.
 func (t *httpsTransport) close() {
+	t.mu.Lock()
+	t.closed = true
+	t.mu.Unlock()
+	t.cancel()
+	t.dials.Wait()
 	t.http.CloseIdleConnections()
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.closed = true
 	for c := range t.conns {
 		_ = c.Conn.Close()
 	}
-}
-
-// bootstrap is the resolveFunc of the upstreams: it asks those that are listed
-// by address, in order.
-func (u *upstreams) bootstrap(ctx context.Context, host string) ([]netip.Addr, error) {
-	err := errors.New("no upstream is listed by its address")
-	for _, up := range u.list {
-		if t, ok := up.transport.(*httpsTransport); ok && t.name != "" {
-			continue
-		}
-		var addrs []netip.Addr
-		for _, qtype := range []uint16{dns.TypeA, dns.TypeAAAA} {
-			q, bad := newQuestion(host, qtype, queryFlags{})
-			if bad != nil {
-				return nil, bad
-			}
-			reply, failed := u.try(ctx, up, q)
-			if failed != nil {
-				err = failed
-				continue
-			}
-			addrs = append(addrs, chainAddrs(q.name, reply)...)
-		}
-		if len(addrs) > 0 {
-			return addrs, nil
-		}
-	}
-	return nil, fmt.Errorf("finding the address of %s: %w", host, err)
-}
-
-// chainAddrs returns the addresses that an answer gives to name, along its aliases.
-func chainAddrs(name string, reply *dns.Msg) []netip.Addr {
-	var addrs []netip.Addr
-	for _, record := range reply.Answer {
-		if record.Header().Name != name {
-			continue
-		}
-		switch record := record.(type) {
-		case *dns.CNAME:
-			name = record.Target
-		case *dns.A:
-			if addr, ok := netip.AddrFromSlice(record.A); ok {
-				addrs = append(addrs, addr.Unmap())
-			}
-		case *dns.AAAA:
-			if addr, ok := netip.AddrFromSlice(record.AAAA); ok {
-				addrs = append(addrs, addr.Unmap())
-			}
-		}
-	}
-	return addrs
 }

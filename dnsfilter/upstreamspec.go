@@ -182,7 +182,7 @@ func parseHTTPS(text string) (upstreamSpec, error) {
 			return upstreamSpec{}, fmt.Errorf("upstream %q: %q is no host name; %s", withoutSecrets(text), u.Hostname(), legal)
 		}
 		u.Host = host.String()
-		if u.Port() != "" || port != 443 {
+		if u.Port() != "" {
 			u.Host = net.JoinHostPort(host.String(), strconv.FormatUint(port, 10))
 		}
 	} else if addr.IsUnspecified() || addr.IsMulticast() {

@@ -77,7 +77,7 @@ func (t *udpTransport) askOnce(ctx context.Context, q question, mix bool) (*dns.
 		if _, err := conn.Write(query); err != nil && ctx.Err() == nil {
 			return nil, bare(err)
 		}
-		answer, err := readAnswer(ctx, conn, query, time.Now().Add(wait))
+		answer, err := readAnswer(ctx, conn, query, mix, time.Now().Add(wait))
 		switch {
 		case ctx.Err() != nil:
 			return nil, ended(ctx)
@@ -92,9 +92,10 @@ func (t *udpTransport) askOnce(ctx context.Context, q question, mix bool) (*dns.
 }
 
 // readAnswer waits for the datagram that answers query; everything else that
-// arrives is ignored, however much it is. It returns errCase if all that came
-// by the deadline, or soon after it came, was an answer in the wrong case.
-func readAnswer(ctx context.Context, conn *net.UDPConn, query []byte, deadline time.Time) ([]byte, error) {
+// arrives is ignored, however much it is. If the question was mixed and all that
+// came by the deadline was an answer in the wrong case, it returns errCase, soon
+// after that answer.
+func readAnswer(ctx context.Context, conn *net.UDPConn, query []byte, mix bool, deadline time.Time) ([]byte, error) {
 	buffer := datagrams.Get().(*[maxDatagram]byte)
 	defer datagrams.Put(buffer)
 	wrongCase := false
@@ -109,16 +110,14 @@ func readAnswer(ctx context.Context, conn *net.UDPConn, query []byte, deadline t
 			}
 			return nil, err
 		}
-		switch matchAnswer(query, buffer[:n]) {
-		case matchExact:
+		fit := matchAnswer(query, buffer[:n])
+		switch {
+		case fit == matchExact, fit == matchCase && !mix:
 			if n == maxDatagram {
 				return nil, errTruncated
 			}
 			return append([]byte(nil), buffer[:n]...), nil
-		case matchCase:
-			if wrongCase {
-				continue
-			}
+		case fit == matchCase && !wrongCase:
 			wrongCase = true
 			if grace := time.Now().Add(caseGrace); grace.Before(deadline) {
 				if err := setReadDeadline(ctx, conn, grace); err != nil {
