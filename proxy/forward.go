@@ -76,9 +76,9 @@ type forwarder struct {
 
 	mu       sync.Mutex // guards all below
 	up       *upstream  // of the last request, maybe nil; only serve sets it
-	waiting  bool      // for the first byte of a request
-	draining bool      // no further request
-	current  *exchange // in flight, maybe nil
+	waiting  bool       // for the first byte of a request
+	draining bool       // no further request
+	current  *exchange  // in flight, maybe nil
 }
 
 // serve carries requests until the connection is finished, beginning with

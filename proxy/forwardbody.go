@@ -115,7 +115,7 @@ func (x *exchange) stopReading() {
 	_ = x.f.conn.SetReadDeadline(past)
 	b.mu.Unlock()
 	close(x.done)
-	b.reading.Lock() // until a read under way has ended
+	b.reading.Lock()   // until a read under way has ended
 	b.reading.Unlock() //nolint:staticcheck // nothing to do inside
 	x.watched.Wait()
 	_ = x.f.conn.SetReadDeadline(time.Time{})
@@ -155,4 +155,3 @@ func (f *forwarder) isDraining() bool {
 	defer f.mu.Unlock()
 	return f.draining
 }
-

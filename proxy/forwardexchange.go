@@ -71,7 +71,7 @@ func (f *forwarder) newExchange(ctx context.Context, h *head, target allowlists.
 		x.upgrade = upgradeWanted(req.Header)
 	}
 	x.body = newRequestBody(x, req)
-	x.res = &response{conn: f.conn, idle: f.limits.idleTimeout, head: h, received: &x.received, length: -1}
+	x.res = &response{ctx: x.ctx, conn: f.conn, idle: f.limits.idleTimeout, head: h, received: &x.received, length: -1}
 	x.res.keep = func() bool { return !req.Close && x.body.ended() && !f.isDraining() }
 	if x.req, err = x.outgoing(req); err != nil {
 		x.cancel(err)
@@ -91,6 +91,7 @@ func (x *exchange) outgoing(req *http.Request) (*http.Request, error) {
 		path = "/" + path
 	}
 	req = req.WithContext(x.ctx)
+	stripHopByHop(req.Header) // goproxy drops Connection, but not what it names
 	req.URL.Scheme, req.URL.Host = "http", x.target.String()
 	if req.URL.RequestURI() != path {
 		// net/url would spell it differently: keep it as it was written.
@@ -122,16 +123,20 @@ func (x *exchange) run() (keep bool) {
 			keep = false
 			x.stopReading()
 			x.up.close()
-			x.close(&allowlists.DeniedError{Err: fmt.Errorf("%w: %v", errPanic, p)})
+			err := &allowlists.DeniedError{Err: fmt.Errorf("%w: %v", errPanic, p)}
+			x.close(err)
+			x.giveUp(err)
 		}
 	}()
-	if x.body.ended() {
-		x.watch()
-	}
-	x.f.carrier.ServeHTTP(x.res, x.req)
+	x.carry()
 	switch {
 	case x.switched != nil:
-		x.close(x.relay())
+		err := x.relay()
+		if cause := context.Cause(x.ctx); cause != nil {
+			err = cause
+		}
+		x.close(err)
+		x.giveUp(err)
 		return false
 	case x.err != nil:
 		x.stopReading()
@@ -198,6 +203,26 @@ func (x *exchange) linger() {
 	_, _ = io.CopyN(io.Discard, x.f.in, lingerBytes)
 }
 
+// carry lets goproxy do its part. What cancels the exchange also ends a write
+// that waits for the client.
+func (x *exchange) carry() {
+	woken := make(chan struct{})
+	stop := context.AfterFunc(x.ctx, func() {
+		defer close(woken)
+		_ = x.f.conn.SetWriteDeadline(past)
+	})
+	defer func() {
+		if !stop() {
+			<-woken
+			_ = x.f.conn.SetWriteDeadline(time.Now().Add(x.f.limits.idleTimeout))
+		}
+	}()
+	if x.body.ended() {
+		x.watch()
+	}
+	x.f.carrier.ServeHTTP(x.res, x.req)
+}
+
 // close writes the close record.
 func (x *exchange) close(err error) { x.pass.closed(x.sent.Load(), x.received.Load(), err) }
 
@@ -250,10 +275,9 @@ func (x *exchange) RoundTrip(req *http.Request, _ *goproxy.ProxyCtx) (*http.Resp
 	return resp, nil
 }
 
-// cleanRequest takes out what is for this hop only, and keeps net/http from
-// adding anything of its own.
+// cleanRequest puts an upgrade back, and keeps net/http from adding anything of
+// its own.
 func (x *exchange) cleanRequest(req *http.Request) {
-	stripHopByHop(req.Header)
 	if !x.head.expects {
 		req.Header.Del("Expect")
 	}

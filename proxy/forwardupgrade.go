@@ -12,6 +12,7 @@ import (
 // first. Neither connection carries HTTP again.
 func (x *exchange) relay() error {
 	x.stopReading()
+	x.res.began = true
 	defer x.switched.Body.Close()
 	protocol := x.switched.Header.Get("Upgrade")
 	fields := x.switched.Header
@@ -27,9 +28,8 @@ func (x *exchange) relay() error {
 		return err
 	}
 	_ = x.f.conn.SetDeadline(time.Time{})
-	_ = x.raw.SetDeadline(time.Time{})
 	client := &switchedConn{Conn: x.f.conn, in: x.f.in}
-	up := &switchedConn{Conn: x.raw.Conn, in: x.switched.Body.(io.Reader)}
+	up := &switchedConn{Conn: x.raw, in: x.switched.Body.(io.Reader)}
 	return x.f.relay(x.ctx, client, up,
 		func(n int) { x.sent.Add(int64(n)) }, func(n int) { x.received.Add(int64(n)) })
 }

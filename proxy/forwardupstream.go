@@ -191,6 +191,14 @@ func (c *upstreamConn) Write(p []byte) (int, error) {
 	return c.Conn.Write(p)
 }
 
+// CloseWrite closes the sending side, if the connection knows how to.
+func (c *upstreamConn) CloseWrite() error {
+	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return nil
+}
+
 // Close may be called more than once.
 func (c *upstreamConn) Close() error {
 	c.closed.Store(true)

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"net"
 	"net/http"
@@ -21,6 +22,7 @@ var (
 // it is what goproxy takes for an http.ResponseWriter. What is written is sent
 // at once. It is for one goroutine, but for sendContinue.
 type response struct {
+	ctx  context.Context // nothing is written once it is over
 	conn net.Conn
 	idle time.Duration // bounds each write
 	// head says how the request was made, which decides the framing.
@@ -198,7 +200,11 @@ func (r *response) send(write func() error) {
 		return
 	}
 	_ = r.conn.SetDeadline(time.Now().Add(r.idle)) // a byte either way keeps both ways
-	err := write()
+	// Looked at after the deadline is set, as its end sets one, too.
+	err := r.ctx.Err()
+	if err == nil {
+		err = write()
+	}
 	if err == nil {
 		err = r.out.Flush()
 	}
