@@ -13,6 +13,7 @@ import (
 
 // Sizes of DNS messages, in bytes.
 const (
+	maxNameWire = 255   // RFC 1035 section 2.3.4
 	headerSize  = 12    // RFC 1035 section 4.1.1
 	ednsSize    = 1232  // what we say we take over UDP; DNS flag day 2020
 	maxMessage  = 65535 // RFC 1035 section 4.2.2
@@ -41,7 +42,8 @@ type question struct {
 // newQuestion checks that the name can be sent.
 func newQuestion(name string, qtype uint16, flags queryFlags) (question, error) {
 	q := question{name: lowerASCII(dns.Fqdn(name)), qtype: qtype, flags: flags}
-	if _, ok := dns.IsDomainName(q.name); !ok || name == "" {
+	var wire [maxNameWire]byte
+	if _, err := dns.PackDomainName(q.name, wire[:], 0, nil, false); err != nil || name == "" {
 		return q, errors.New("the name cannot be asked for")
 	}
 	return q, nil

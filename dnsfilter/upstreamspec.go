@@ -181,9 +181,8 @@ func parseHTTPS(text string) (upstreamSpec, error) {
 		if bad != nil {
 			return upstreamSpec{}, fmt.Errorf("upstream %q: %q is no host name; %s", withoutSecrets(text), u.Hostname(), legal)
 		}
-		u.Host = host.String()
-		if u.Port() != "" {
-			u.Host = net.JoinHostPort(host.String(), strconv.FormatUint(port, 10))
+		if u.Host = host.String(); port != 443 {
+			u.Host = net.JoinHostPort(u.Host, strconv.FormatUint(port, 10))
 		}
 	} else if addr.IsUnspecified() || addr.IsMulticast() {
 		return upstreamSpec{}, fmt.Errorf("upstream %q: nobody answers at %s; %s", withoutSecrets(text), addr, legal)

@@ -24,6 +24,11 @@ func (s *Server) count() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.packets++
+	s.wake()
+}
+
+// wake wakes those who wait in Await. The caller holds mu.
+func (s *Server) wake() {
 	close(s.arrived)
 	s.arrived = make(chan struct{})
 }
@@ -35,6 +40,7 @@ func (s *Server) note(query Query) (f Faults, lost bool) {
 	if len(s.queries) < maxKept {
 		s.queries = append(s.queries, query)
 	}
+	s.wake()
 	f = s.faults
 	if query.Proto == "udp" && (f.Drop < 0 || s.dropped < f.Drop) {
 		s.dropped++

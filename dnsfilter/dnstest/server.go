@@ -73,7 +73,7 @@ type Server struct {
 	packets int
 	dropped int
 	conns   map[net.Conn]bool
-	arrived chan struct{} // closed and replaced at each packet
+	arrived chan struct{} // closed and replaced at each packet and query
 }
 
 // NewServer starts a server for UDP and TCP on one port. The handler must write
@@ -211,7 +211,7 @@ func (s *Server) Received() []Query {
 	return append([]Query(nil), s.queries...)
 }
 
-// Await waits until done is true, looking anew at each packet; the test fails
+// Await waits until done is true, looking anew at each packet and query; the test fails
 // after ten seconds.
 func (s *Server) Await(done func(*Server) bool) {
 	s.t.Helper()

@@ -1,0 +1,107 @@
+package dnsfilter
+
+import (
+	"encoding/binary"
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/miekg/dns"
+)
+
+// FuzzResponse feeds any bytes to the acceptance check: it never panics, and
+// what it accepts answers the question, in bounds, in lower case.
+func FuzzResponse(f *testing.F) {
+	q, err := newQuestion("www.example", dns.TypeA, queryFlags{})
+	if err != nil {
+		f.Fatal(err)
+	}
+	query, err := q.pack(0x1234, false)
+	if err != nil {
+		f.Fatal(err)
+	}
+	msg := new(dns.Msg)
+	if err := msg.Unpack(query); err != nil {
+		f.Fatal(err)
+	}
+	reply := new(dns.Msg).SetReply(msg)
+	for _, line := range []string{
+		"WWW.Example. 60 IN CNAME a.Example.", "a.example. 60 IN A 192.0.2.1",
+		"a.example. 60 IN HTTPS 1 . alpn=h2 ipv4hint=192.0.2.1", `a.example. 60 IN TXT "x"`,
+	} {
+		record, err := dns.NewRR(line)
+		if err != nil {
+			f.Fatal(err)
+		}
+		reply.Answer = append(reply.Answer, record)
+		reply.Compress = true
+		wire, err := reply.Pack()
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(wire)
+		f.Add(wire[:len(wire)-3])
+	}
+	f.Add(query)
+	f.Add([]byte{})
+	liar := append([]byte(nil), query...)
+	liar[2] |= replyBit
+	binary.BigEndian.PutUint16(liar[6:], 65535) // miekg/dns issue 609
+	f.Add(liar)
+	loop := append(append([]byte(nil), liar...), 0xc0, 0x0c, 0, 5, 0, 1, 0, 0, 0, 1, 0, 2, 0xc0, 0x1d)
+	binary.BigEndian.PutUint16(loop[6:], 1)
+	f.Add(loop)
+
+	f.Fuzz(func(t *testing.T, answer []byte) {
+		if matchAnswer(query, answer) == matchNone {
+			return
+		}
+		got, err := parseAnswer(q, answer)
+		if err != nil {
+			if !errors.Is(err, errMalformed) && !errors.Is(err, errTruncated) {
+				t.Fatalf("an error of no kind: %v", err)
+			}
+			return
+		}
+		if got.Id != 0x1234 || !got.Response || got.Opcode != dns.OpcodeQuery || len(got.Question) != 1 ||
+			got.Question[0] != (dns.Question{Name: q.name, Qtype: dns.TypeA, Qclass: dns.ClassINET}) {
+			t.Fatalf("accepted %v", got)
+		}
+		if n := len(got.Answer) + len(got.Ns) + len(got.Extra); n > maxRecords || n*minRecord > len(answer) {
+			t.Fatalf("%d records in %d bytes", n, len(answer))
+		}
+		for _, record := range got.Answer {
+			if name := record.Header().Name; strings.ContainsAny(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZ") {
+				t.Fatalf("the name %q is not in lower case", name)
+			}
+		}
+	})
+}
+
+func TestHeaderThatLiesIsMalformed(t *testing.T) {
+	q, _ := newQuestion("www.example", dns.TypeA, queryFlags{})
+	query, _ := q.pack(1, false)
+	liar := append([]byte(nil), query...)
+	liar[2] |= replyBit
+	for _, count := range []uint16{1, 2, maxRecords + 1, 65535} {
+		binary.BigEndian.PutUint16(liar[6:], count)
+		if _, err := parseAnswer(q, append(liar[:len(liar):len(liar)], make([]byte, 9)...)); !errors.Is(err, errMalformed) {
+			t.Errorf("a claim of %d records: %v", count, err)
+		}
+	}
+}
+
+func TestNamesThatCannotBeAsked(t *testing.T) {
+	for _, name := range []string{"", "a..example", strings.Repeat("a", 64) + ".example", strings.Repeat("a.", 128)} {
+		if _, err := newQuestion(name, dns.TypeA, queryFlags{}); err == nil {
+			t.Errorf("%q can be asked for", name)
+		}
+	}
+	q, err := newQuestion(`A\.b\065\255.Example`, dns.TypeA, queryFlags{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := q.pack(1, true); err != nil {
+		t.Error(err)
+	}
+}
