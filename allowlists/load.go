@@ -44,6 +44,8 @@ type loader struct {
 	restart  map[string]string
 	// expiryWarning is the threshold of that name.
 	expiryWarning time.Duration
+	// writable are the hosts that any preset marks so; nil until first needed.
+	writable []Pattern
 	// routePools are the pool names in Slack routes, to be checked at the end.
 	routePools []*diag.Node
 	// listeners are the addresses that something is to be bound to.
@@ -91,7 +93,7 @@ func (l *loader) load(sources []Source) *File {
 	if l.report.Failed() {
 		return nil
 	}
-	l.lint(all)
+	l.lint(root, all)
 	policy, err := NewPolicy(l.spec)
 	if err != nil {
 		l.report.Errorf(root.Place, "%s", err)

@@ -49,11 +49,13 @@ func (l *loader) fillPools(all values) {
 			l.report.Errorf(e.Place, "%q is no name for a pool; use letters, digits, -, _ and dots, at most 63", short(e.Key))
 			continue
 		}
-		if e.Value.Kind != diag.Map {
-			l.wrongKind(l.schema.byPath["pools.*"], e.Value)
-			continue
+		switch e.Value.Kind {
+		case diag.Map:
+			l.pool(e, sources)
+		case diag.Bad:
+		default:
+			l.report.Errorf(e.Value.Place, "pool %q has %s where its keys belong; write them, or {} for a pool that allows nothing", e.Key, e.Value.Kind)
 		}
-		l.pool(e, sources)
 	}
 	names := make([]string, len(l.spec.Pools))
 	known := make(map[string]bool)

@@ -127,7 +127,7 @@ func (l *loader) presetRules(use presetUse) (allow, quiet []Rule, ok bool) {
 		l.report.Errorf(use.at, "%s", needs(use.name, wanted))
 		return nil, nil, false
 	case leftOut > 0:
-		l.report.Warnf(use.at, "%d hosts of preset %q are left out without %s; write {preset: %s, %s}", leftOut, use.name, listed(wanted), use.name, strings.Join(wanted, ": ..., ")+": ...")
+		l.report.Warnf(use.at, "some hosts (%d) of preset %q are left out without %s; write {preset: %s, %s}", leftOut, use.name, listed(wanted), use.name, strings.Join(wanted, ": ..., ")+": ...")
 	}
 	return allow, quiet, true
 }

@@ -155,10 +155,18 @@ func parseSize(l *loader, k *key, n *diag.Node) (any, bool) {
 	}
 	count, err := strconv.ParseInt(number, 10, 64)
 	over := err != nil || count > maxSize/unit
-	if !l.within(k, n, count*unit, over, maxSize, func(b int) string { return strconv.Itoa(b) + " bytes" }) {
+	if !l.within(k, n, count*unit, over, maxSize, bytesText) {
 		return nil, false
 	}
 	return count * unit, true
+}
+
+// bytesText writes a size for a message.
+func bytesText(size int) string {
+	if size == 1 {
+		return "1 byte"
+	}
+	return strconv.Itoa(size) + " bytes"
 }
 
 // maxDuration bounds a duration, ten years.

@@ -102,21 +102,40 @@ var secretWord = regexp.MustCompile(`(?i)hook|url|hmac|secret|token|passw|key`)
 
 // hideSecrets keeps lines that hold a secret out of the snippets: every value
 // under a key that sounds like one, and every text below alerts that is a URL.
-func (l *loader) hideSecrets(n *diag.Node) { l.hideBelow(n, false) }
+func (l *loader) hideSecrets(root *diag.Node) {
+	h := hider{report: l.report, keys: make(map[string]keySense)}
+	h.below(root, false)
+}
 
-func (l *loader) hideBelow(n *diag.Node, alerts bool) {
+// A hider looks for secrets in a tree.
+type hider struct {
+	report *diag.Report
+	keys   map[string]keySense // what keys seen so far sound like; at most as many as the file has
+}
+
+// A keySense is what a key sounds like.
+type keySense struct{ secret, alerts bool }
+
+// below hides secrets below n; alerts is set below alerts and its sinks.
+func (h *hider) below(n *diag.Node, alerts bool) {
 	for _, item := range n.Items {
-		l.hideBelow(item, alerts)
+		h.below(item, alerts)
 	}
 	for _, e := range n.Entries {
-		v, scalar := e.Value, e.Value.Kind != diag.Map && e.Value.Kind != diag.List
-		if secretWord.MatchString(e.Key) && scalar && !strings.HasSuffix(e.Key, "_file") {
-			l.report.Hide(v.Pos.File, v.Pos.Line, v.LastLine)
+		sense, known := h.keys[e.Key]
+		if !known {
+			sense.secret = secretWord.MatchString(e.Key) && !strings.HasSuffix(e.Key, "_file")
+			sense.alerts = nearly(e.Key, "alerts") || nearly(e.Key, "slack") || nearly(e.Key, "webhook")
+			h.keys[e.Key] = sense
 		}
-		l.hideBelow(v, alerts || nearly(e.Key, "alerts") || nearly(e.Key, "slack") || nearly(e.Key, "webhook"))
+		v := e.Value
+		if section := e.Key == "webhook" && v.Kind == diag.Map; sense.secret && !section {
+			h.report.Hide(v.Pos.File, v.Pos.Line, v.LastLine)
+		}
+		h.below(v, alerts || sense.alerts)
 	}
 	if alerts && strings.Contains(n.Text, "://") {
-		l.report.Hide(n.Pos.File, n.Pos.Line, n.LastLine)
+		h.report.Hide(n.Pos.File, n.Pos.Line, n.LastLine)
 	}
 }
 

@@ -90,8 +90,8 @@ func (l *loader) defaults(path string, out values) {
 			l.defaults(k.path, out)
 			continue
 		}
-		if k.def != "" && k.kind != secretURLKind {
-			out[k.path] = setting{value: l.schema.defaultValue(k)}
+		if value, ok := l.schema.defaults[k.path]; ok {
+			out[k.path] = setting{value: value}
 		}
 	}
 }
@@ -135,13 +135,8 @@ func (l *loader) wrongKind(k *key, n *diag.Node) bool {
 	return false
 }
 
-// label names the key in messages; an item of a list goes by the list's name.
-func (k *key) label() string {
-	if name := k.name(); name != "*" {
-		return name
-	}
-	return "a pool"
-}
+// label names the key in messages.
+func (k *key) label() string { return k.name() }
 
 // takes says what the key takes.
 func (k *key) takes() string {
@@ -149,7 +144,7 @@ func (k *key) takes() string {
 		return k.kind.name
 	}
 	plain := slices.DeleteFunc(slices.Clone(k.words), func(w string) bool { return strings.Contains(w, "=") })
-	return strings.Join(plain, " or ")
+	return strings.Join(plain[:len(plain)-1], ", ") + " or " + plain[len(plain)-1]
 }
 
 // notice remembers that the file sets a key without effect yet.

@@ -48,14 +48,20 @@ type schema struct {
 	rows   []key
 	byPath map[string]*key
 	below  map[string][]string // names of the keys below a parent, in order
+	// defaults are the parsed defaults by path, shared by all who load: nobody
+	// may change them.
+	defaults map[string]any
 }
 
 func newSchema(rows []key) *schema {
-	s := &schema{rows: rows, byPath: make(map[string]*key), below: make(map[string][]string)}
+	s := &schema{rows: rows, byPath: make(map[string]*key), below: make(map[string][]string), defaults: make(map[string]any)}
 	for i := range rows {
 		k := &rows[i]
 		s.byPath[k.path] = k
 		s.below[k.parent()] = append(s.below[k.parent()], k.name())
+		if k.def != "" && k.kind != secretURLKind { // whose default is the environment's
+			s.defaults[k.path] = s.defaultValue(k)
+		}
 	}
 	return s
 }

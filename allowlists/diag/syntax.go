@@ -3,8 +3,11 @@ package diag
 import (
 	"bytes"
 	"regexp"
+	"sort"
 	"strings"
 	"unicode/utf8"
+
+	"gopkg.in/yaml.v3"
 )
 
 // mends says what to do about what yaml.v3 finds, by a part of its message.
@@ -52,7 +55,12 @@ func (p *parser) syntaxError(err error) {
 		p.report.Errorf(at, "a tab stands where spaces must; indent with spaces")
 		return
 	}
-	at := p.lineStart(max(lineOf(text), 1))
+	at := p.lineStart(p.culprit(text))
+	if strings.Contains(text, "control characters") {
+		if found, ok := p.find(controlByte); ok {
+			at = found
+		}
+	}
 	p.secret(at.Pos.Line)
 	for _, m := range mends {
 		if strings.Contains(text, m.part) {
@@ -61,6 +69,32 @@ func (p *parser) syntaxError(err error) {
 		}
 	}
 	p.report.Errorf(at, "this is not valid YAML; look for a missing quote, bracket, colon or indent near this line")
+}
+
+// controlByte finds a character that YAML forbids.
+var controlByte = regexp.MustCompile(`([\x00-\x08\x0b\x0c\x0e-\x1f\x7f])`)
+
+// culprit finds the line that an error of yaml.v3 is about. Its parser's
+// errors ("did not find ...") count lines from 0 and speak of the line where
+// the construct began; for a wrong indent that is far from the fault, so we
+// look for the first line without which there is no such error.
+func (p *parser) culprit(text string) int {
+	line := max(lineOf(text), 1)
+	for _, block := range []string{"did not find expected key", "did not find expected '-' indicator"} {
+		if !strings.Contains(text, block) {
+			continue
+		}
+		lines := p.report.lines[p.file]
+		return 1 + sort.Search(len(lines)-1, func(n int) bool {
+			var doc yaml.Node
+			err := yaml.Unmarshal(append(bytes.Join(lines[:n+1], []byte("\n")), '\n'), &doc)
+			return err != nil && strings.Contains(err.Error(), block)
+		})
+	}
+	if strings.Contains(text, "did not find expected") && !strings.Contains(text, "alphabetic") {
+		line++
+	}
+	return line
 }
 
 // find gives the place of the first submatch of the first line that matches.

@@ -1,0 +1,265 @@
+package allowlists
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"sallyport/allowlists/diag"
+)
+
+// A ruleLint looks at the rules of one pool.
+type ruleLint struct {
+	*loader
+	spec   *PoolSpec
+	places poolPlaces
+
+	own   []Rule // the pool's own allow rules
+	allow *coverIndex
+	deny  *coverIndex
+}
+
+func (r *ruleLint) run() {
+	r.own = r.spec.Allow[:len(r.places.rules["allow"])]
+	r.allow, r.deny = newCoverIndex(), newCoverIndex()
+	r.allow.ordered = true
+	for i := range r.own {
+		r.allow.add(&r.own[i])
+	}
+	for i := range r.spec.Deny {
+		r.deny.add(&r.spec.Deny[i])
+	}
+	writable := r.writableHosts()
+	for i := range r.own {
+		rule, at := &r.own[i], r.places.rules["allow"][i]
+		r.breadth(rule, at)
+		r.expiry(rule, at)
+		r.shadow(rule, at)
+		if rule.UploadLimit == 0 && !rule.Host.IsZero() && writesTo(rule, writable) {
+			r.report.Warnf(at, "anyone can write data to %s with an account of their own; set upload_limit", rule.Host)
+		}
+	}
+	for i := range r.spec.Quiet[:len(r.places.rules["quiet"])] {
+		if rule := &r.spec.Quiet[i]; r.allow.covering(rule, false) != nil && r.deny.covering(rule, false) == nil {
+			r.report.Warnf(r.places.rules["quiet"][i], "%s is allowed, so that quiet changes nothing; remove one of the two", rule.Text)
+		}
+	}
+	r.presets()
+}
+
+// breadth warns about rules that are wider, or narrower, than they look.
+func (r *ruleLint) breadth(rule *Rule, at diag.Place) {
+	if rule.Ports.All() {
+		r.report.Warnf(at, "%s is allowed on every port; name the ports that are needed", rule.Text)
+	}
+	if rule.TLS == TLSOff && rule.Ports.Contains(443) {
+		r.report.Warnf(at, "tls: off on port 443 of %s lets a job claim this name and speak to another behind the same address; leave tls out", rule.Text)
+	}
+	if base, below := strings.CutPrefix(rule.Host.String(), "*."); below {
+		apex, err := ParsePattern(base)
+		if err == nil && r.allow.covering(&Rule{Host: apex, Ports: rule.Ports}, false) == nil {
+			r.report.Warnf(at, "*.%s does not cover %s itself; add it if it is needed", base, base)
+		}
+	}
+	if rule.Prefix.IsValid() && rule.Prefix.Bits() == 0 {
+		r.report.Warnf(at, "cidr %s allows every public address; list the prefixes that are meant", rule.Prefix)
+	}
+	for _, prefix := range rule.ResolvesTo {
+		if !slices.Contains(r.spec.ResolvesTo, prefix) {
+			r.lintOpen(at, prefix, rule.Text)
+		}
+	}
+}
+
+// expiry warns about rules that ended, or are about to.
+func (r *ruleLint) expiry(rule *Rule, at diag.Place) {
+	day := rule.Expires.Format(time.DateOnly)
+	switch {
+	case rule.Expires.IsZero():
+	case rule.Expired(r.now):
+		r.report.Warnf(at, "%s ended on %s and allows nothing any more; remove it or set a later day", rule.Text, day)
+	case rule.Expired(r.now.Add(r.expiryWarning)):
+		r.report.Warnf(at, "%s ends on %s at 00:00 UTC; remove it or set a later day", rule.Text, day)
+	}
+}
+
+// shadow warns about rules that change nothing.
+func (r *ruleLint) shadow(rule *Rule, at diag.Place) {
+	if by := r.deny.covering(rule, false); by != nil {
+		r.report.Warnf(at, "%s is never allowed, as deny has %s (%s); remove one of the two", rule.Text, by.Text, by.Where())
+		return
+	}
+	if by := r.allow.covering(rule, true); by != nil {
+		r.report.Warnf(at, "%s is covered by %s (%s) already; remove one of the two", rule.Text, by.Text, by.Where())
+	}
+}
+
+// presets warns about presets that add nothing, and about writable hosts.
+func (r *ruleLint) presets() {
+	seen := newCoverIndex()
+	for i := range r.own {
+		seen.add(&r.own[i])
+	}
+	limited := newCoverIndex()
+	for i := range r.own {
+		if r.own[i].UploadLimit > 0 {
+			limited.add(&r.own[i])
+		}
+	}
+	for i, rules := range r.places.presetRules {
+		name, at := r.spec.Presets[i], r.places.presets[i]
+		adds, open := false, []string{}
+		for j := range rules {
+			rule := &rules[j]
+			if rule.Writable && limited.covering(rule, false) == nil && r.deny.covering(rule, false) == nil {
+				open = append(open, rule.Text)
+			}
+			adds = adds || seen.covering(rule, true) == nil
+		}
+		for j := range rules {
+			seen.add(&rules[j])
+		}
+		if !adds {
+			r.report.Warnf(at, "preset %q adds no rule that is not there already; remove it", name)
+		}
+		if len(open) > 0 {
+			r.report.Warnf(at, "preset %q allows hosts where anyone can write data with an account of their own: %s; give them rules with upload_limit", name, listed(open))
+		}
+	}
+}
+
+// writableHosts lists the hosts that any preset marks as writable.
+func (r *ruleLint) writableHosts() []Pattern {
+	if r.writable != nil {
+		return r.writable
+	}
+	r.writable = []Pattern{}
+	quiet := *r.loader
+	quiet.report = new(diag.Report)
+	for _, name := range r.presetNames {
+		allow, _, _ := quiet.presetRules(presetUse{name: name})
+		for i := range allow {
+			if allow[i].Writable {
+				r.writable = append(r.writable, allow[i].Host)
+			}
+		}
+	}
+	return r.writable
+}
+
+// writesTo reports whether a rule covers a host that anyone can write to.
+func writesTo(rule *Rule, writable []Pattern) bool {
+	return slices.ContainsFunc(writable, func(p Pattern) bool {
+		return rule.Host.Covers(p) || p.Covers(rule.Host)
+	})
+}
+
+// A coverIndex finds a rule that covers another, without comparing all pairs.
+type coverIndex struct {
+	hosts map[string][]*Rule // by the pattern's base
+	nets  map[netip.Prefix][]*Rule
+	any   []*Rule // patterns without a base
+	// ordered says that of two rules that match the same, only the first in
+	// the file covers the other.
+	ordered bool
+}
+
+func newCoverIndex() *coverIndex {
+	return &coverIndex{hosts: make(map[string][]*Rule), nets: make(map[netip.Prefix][]*Rule)}
+}
+
+// maxPerBase bounds the rules kept for one base, so that a file of nothing but
+// partial labels is looked at in linear time.
+const maxPerBase = 128
+
+func (c *coverIndex) add(rule *Rule) {
+	switch {
+	case rule.Prefix.IsValid():
+		if list := c.nets[rule.Prefix]; len(list) < maxPerBase {
+			c.nets[rule.Prefix] = append(list, rule)
+		}
+	case rule.Host.Base() == "":
+		c.any = append(c.any, rule)
+	default:
+		if list := c.hosts[rule.Host.Base()]; len(list) < maxPerBase {
+			c.hosts[rule.Host.Base()] = append(list, rule)
+		}
+	}
+}
+
+// covering finds another rule that matches all that rule does: nil if there is
+// none. With same, it must also treat it alike, so that rule is superfluous.
+func (c *coverIndex) covering(rule *Rule, same bool) *Rule {
+	fits := func(other *Rule) bool {
+		if other == rule || c.ordered && behind(other, rule) || !coversPorts(other.Ports, rule.Ports) || other.Prefix.IsValid() != rule.Prefix.IsValid() {
+			return false
+		}
+		if rule.Prefix.IsValid() && !coversPrefix(other.Prefix, rule.Prefix, same) {
+			return false
+		}
+		if !rule.Prefix.IsValid() && !other.Host.Covers(rule.Host) {
+			return false
+		}
+		return !same || treatsAlike(other, rule)
+	}
+	for _, list := range c.candidates(rule) {
+		if i := slices.IndexFunc(list, fits); i >= 0 {
+			return list[i]
+		}
+	}
+	return nil
+}
+
+// coversPrefix reports whether all of b lies in a. With same, a must also lift
+// the special addresses that b lifts: a prefix that reaches beyond a special
+// range lifts none, and metadata wants its exact address.
+func coversPrefix(a, b netip.Prefix, same bool) bool {
+	if a.Bits() > b.Bits() || !a.Contains(b.Addr()) {
+		return false
+	}
+	return !same || a == b || !insideSpecial(b) || insideSpecial(a) && !IsMetadata(b.Addr())
+}
+
+// candidates gives the lists in which a cover of rule can be.
+func (c *coverIndex) candidates(rule *Rule) [][]*Rule {
+	if rule.Prefix.IsValid() {
+		var lists [][]*Rule
+		for bits := rule.Prefix.Bits(); bits >= 0; bits-- {
+			if p, err := rule.Prefix.Addr().Prefix(bits); err == nil && len(c.nets[p]) > 0 {
+				lists = append(lists, c.nets[p])
+			}
+		}
+		return lists
+	}
+	lists := [][]*Rule{c.any}
+	for base := rule.Host.Base(); base != ""; _, base, _ = strings.Cut(base, ".") {
+		if len(c.hosts[base]) > 0 {
+			lists = append(lists, c.hosts[base])
+		}
+	}
+	return lists
+}
+
+// coversPorts reports whether every port of b is in a.
+func coversPorts(a, b PortSet) bool {
+	if a.All() || b.All() {
+		return a.All()
+	}
+	return !slices.ContainsFunc(b.List(), func(p uint16) bool { return !a.Contains(p) })
+}
+
+// treatsAlike reports whether rule says nothing that other does not say too.
+func treatsAlike(other, rule *Rule) bool {
+	return other.TLS == rule.TLS && other.UploadLimit == rule.UploadLimit && other.Expires.Equal(rule.Expires) &&
+		!slices.ContainsFunc(rule.ResolvesTo, func(p netip.Prefix) bool { return !slices.Contains(other.ResolvesTo, p) }) &&
+		!slices.ContainsFunc(rule.DNSTypes, func(t uint16) bool { return !slices.Contains(other.DNSTypes, t) })
+}
+
+// behind reports whether rule matches exactly what other does, and stands
+// before it.
+func behind(other, rule *Rule) bool {
+	twins := other.Host == rule.Host && other.Prefix == rule.Prefix && other.Ports.String() == rule.Ports.String()
+	return twins && cmp.Or(cmp.Compare(other.Pos.File, rule.Pos.File), cmp.Compare(other.Pos.Line, rule.Pos.Line), cmp.Compare(other.Pos.Col, rule.Pos.Col)) > 0
+}
