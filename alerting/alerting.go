@@ -1,0 +1,201 @@
+package alerting
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+
+	"sallyport/allowlists"
+	"sallyport/dnsfilter"
+)
+
+// Config is what alerting needs to know.
+type Config struct {
+	// Log takes our own messages; event lines go elsewhere.
+	Log zerolog.Logger
+	// Events says where event lines go, and what happens when they cannot.
+	Events allowlists.Log
+	// Stdout takes the lines where Events.Events is "stdout"; nil is the
+	// standard output of the process.
+	Stdout io.Writer
+	// Alerts configures correlator, sinks and store.
+	Alerts allowlists.Alerts
+	// Policy gives the policy in force; nil means none is needed.
+	Policy func() *allowlists.Policy
+	// Registerer takes the metrics; nil drops them.
+	Registerer prometheus.Registerer
+}
+
+// Alerting is the event log and everything that lives on it. Its Observe
+// methods, System, Gate, Reopen and Decision are safe for concurrent use, from
+// New on: until Run writes them, lines wait in the buffer.
+type Alerting struct {
+	config  Config
+	log     *eventLog
+	queue   *eventQueue
+	recent  *recentEvents
+	metrics *logMetrics
+	// reader takes the events, in the order of their lines.
+	reader eventReader
+
+	order sync.Mutex // makes the queue's order that of the lines
+
+	openOnce sync.Once
+	openErr  error
+	start    Position // the end of the file when it was opened
+}
+
+// New checks the configuration. It opens nothing.
+func New(config Config) (*Alerting, error) {
+	sink := &logSink{path: config.Events.Events}
+	switch {
+	case config.Events.Events == "":
+		return nil, errors.New("log.events is empty; it is stdout or a file path")
+	case config.Events.Events == "stdout":
+		sink.path, sink.stream = "", config.Stdout
+	}
+	denies := false
+	switch config.Events.OnError {
+	case "", "continue":
+	case "deny":
+		denies = true
+	default:
+		return nil, fmt.Errorf("log.on_error %q is unknown; it is continue or deny", config.Events.OnError)
+	}
+	metrics := newLogMetrics(config.Registerer)
+	a := &Alerting{
+		config: config, metrics: metrics, log: newEventLog(sink, denies, metrics),
+		queue: newEventQueue(queuedEvents), recent: newRecentEvents(recentDecisions), reader: noReader{},
+	}
+	return a, nil
+}
+
+// Open opens the event log, so that a path that cannot be written to is known
+// before anything is served. Run does it too; it happens once.
+func (a *Alerting) Open() error {
+	a.openOnce.Do(func() {
+		if a.openErr = a.log.sink.open(); a.openErr != nil {
+			a.openErr = fmt.Errorf("opening the event log %s: %w", a.config.Events.Events, a.openErr)
+			return
+		}
+		a.start = a.log.sink.now()
+	})
+	return a.openErr
+}
+
+// Reopen opens the event log's file again, soon, as after a rotation.
+func (a *Alerting) Reopen() { signal(a.log.rotate) }
+
+// Gate reports whether new work may begin as far as the log is concerned:
+// Allowed, or LogDegraded.
+func (a *Alerting) Gate() allowlists.Reason {
+	if a.log.refusing.Load() {
+		return allowlists.LogDegraded
+	}
+	return allowlists.Allowed
+}
+
+// ObserveQuery records a question. For a refusal it returns when the line was
+// written, or the log is stalled; else at once.
+func (a *Alerting) ObserveQuery(r dnsfilter.QueryRecord) {
+	e := fromQuery(r)
+	a.record(&e)
+}
+
+// System records an event of the daemon itself; docs/events.md lists them.
+// Details are strings, booleans, numbers and lists of strings.
+func (a *Alerting) System(event string, details map[string]any) {
+	if event == SystemStarted {
+		details = maps.Clone(details)
+		if details == nil {
+			details = make(map[string]any)
+		}
+		details["alerts_survive_restart"] = a.survives()
+		if !a.survives() {
+			a.config.Log.Warn().Msg("alerts do not survive a restart: that takes log.events in a file and alerts.state_dir")
+		}
+	}
+	e := Event{Time: eventTime(time.Now()), Kind: KindSystem, Event: event, Details: details}
+	if a.config.Policy != nil {
+		if policy := a.config.Policy(); policy != nil {
+			e.Policy = policy.Generation()
+		}
+	}
+	a.record(&e)
+}
+
+// survives reports whether alerting resumes where it stopped.
+func (a *Alerting) survives() bool {
+	return a.config.Alerts.StateDir != "" && a.log.sink.path != ""
+}
+
+// Decision gives the events of a decision or alert that was recorded lately:
+// its verdict, and its latest line if there is another.
+func (a *Alerting) Decision(id string) ([]Event, bool) {
+	events := a.recent.get(id)
+	return events, len(events) > 0
+}
+
+// record makes the line of e and hands both on. e belongs to others then. The
+// line of a refusal, or of an event of our own, is waited for.
+func (a *Alerting) record(e *Event) {
+	w := encoders.Get().(*encoder)
+	line := w.encode(e)
+	if e.Kind != KindSystem {
+		a.recent.add(e.ID, line)
+	}
+	// e may be gone to the correlator before this function ends.
+	kind := e.Kind
+	wait := kind == KindDNS || kind == KindConn
+	wait = wait && e.Refused()
+	a.order.Lock()
+	end, batch, ok := a.log.append(line, kind == KindSystem)
+	if kind != KindAlert {
+		if !ok {
+			end = 0
+		}
+		a.queue.push(e, end)
+	}
+	a.order.Unlock()
+	encoders.Put(w)
+	if wait && ok {
+		a.log.wait(batch)
+	}
+}
+
+// Run writes the log and feeds the correlator until ctx ends. Then it hands
+// on and writes what is left, in bounded time. It returns the first error.
+func (a *Alerting) Run(ctx context.Context) error {
+	if err := a.Open(); err != nil {
+		return err
+	}
+	if a.log.sink.path == "" && (a.log.sink.stream == nil || a.log.sink.stream == os.Stdout) {
+		stdout, err := ownStdout()
+		if err != nil {
+			return err
+		}
+		defer stdout.Close()
+		a.log.sink.stream = stdout
+	}
+	writing, stopWriting := context.WithCancel(context.WithoutCancel(ctx))
+	reading, stopReading := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopWriting()
+	defer stopReading()
+	written, read := make(chan error, 1), make(chan error, 1)
+	go func() { written <- a.log.run(writing) }()
+	go func() { read <- a.reader.run(reading) }()
+
+	a.feed(ctx)
+	stopReading()
+	err := <-read
+	stopWriting()
+	return errors.Join(err, <-written, a.log.sink.close())
+}

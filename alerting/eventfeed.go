@@ -1,0 +1,107 @@
+package alerting
+
+import (
+	"context"
+	"time"
+)
+
+// The times of feed.
+const (
+	feedStall = time.Second     // a line that is not out by then is not waited for
+	feedDrain = 5 * time.Second // how long events are handed on after the end
+)
+
+// The system events that this package and the daemon record. docs/events.md
+// explains each.
+const (
+	SystemStarted      = "started"
+	SystemReloaded     = "reloaded"
+	SystemReloadFailed = "reload-failed"
+	SystemStopping     = "stopping"
+	SystemLogDegraded  = "log-degraded"
+	SystemResumed      = "resumed"
+	SystemEventsMissed = "events-missed"
+	SystemAlertFolded  = "alert-folded"
+)
+
+// feed hands events to the reader, each once its line is written, until ctx
+// ends and none is left, or feedDrain is over.
+func (a *Alerting) feed(ctx context.Context) {
+	draining := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		time.AfterFunc(feedDrain, func() { close(draining) })
+	})
+	defer stop()
+
+	last := a.resume(draining)
+	for {
+		a.tellNotices()
+		item, ok := a.queue.pop()
+		switch {
+		case ok:
+			if a.out(item.end, draining) {
+				item.event.Pos = a.log.sink.place(item.end)
+			}
+			if !item.event.Pos.IsZero() {
+				last = item.event.Pos
+			}
+			a.reader.take(item.event)
+		case a.queue.gap() > 0:
+			last = a.readGap(last, draining)
+		default:
+			select {
+			case <-a.queue.ready:
+			case <-a.log.progress:
+			case <-ctx.Done():
+				if a.queue.empty() {
+					return
+				}
+			}
+		}
+		select {
+		case <-draining:
+			return
+		default:
+		}
+	}
+}
+
+// out waits until the line that ends at offset is written: true. It is false
+// at once for a line that was dropped or a log that is stalled, and after
+// feedStall.
+func (a *Alerting) out(offset int64, stop <-chan struct{}) bool {
+	if offset == 0 {
+		return false
+	}
+	if a.log.written.Load() >= offset {
+		return true
+	}
+	timer := time.NewTimer(feedStall)
+	defer timer.Stop()
+	for !a.log.isStalled() {
+		select {
+		case <-a.log.progress:
+		case <-timer.C:
+			return a.log.written.Load() >= offset
+		case <-stop:
+			return false
+		}
+		if a.log.written.Load() >= offset {
+			return true
+		}
+	}
+	return false
+}
+
+// tellNotices says what is wrong with the log, in the log once it takes lines,
+// to the correlator and in our own messages.
+func (a *Alerting) tellNotices() {
+	for _, n := range a.log.notices() {
+		a.config.Log.Error().Str("state", n.state).Str("cause", n.cause).Int64("lost", n.lost).
+			Int64("unwaited", n.unwaited).Msg("the event log is degraded")
+		a.System(SystemLogDegraded, map[string]any{
+			"state": n.state, "cause": n.cause, "lost": n.lost, "unwaited": n.unwaited,
+			"refusing": a.log.refusing.Load(),
+		})
+	}
+}

@@ -1,0 +1,34 @@
+package alerting
+
+import "context"
+
+// An eventReader takes the events off the log: the correlator.
+type eventReader interface {
+	// resume gives the place up to which events were taken before the last
+	// stop; false if nothing was kept.
+	resume() (Position, bool)
+	// begin is told the place where this run's events begin. It is called once,
+	// after the events of resume and before the first live one, and keeps the
+	// place, where it can, so that a crash before the first checkpoint loses
+	// nothing.
+	begin(Position)
+	// take takes one event, which nobody changes any more. Calls come one at a
+	// time, from one goroutine, in the order of the lines. Where e.Pos is not
+	// zero, everything up to there has been taken; a checkpoint keeps it
+	// together with the state that it led to.
+	take(e *Event)
+	// run does what is due between events until ctx ends, then keeps its state.
+	// No take comes after ctx ended.
+	run(ctx context.Context) error
+}
+
+// noReader takes events and forgets them.
+type noReader struct{}
+
+func (noReader) resume() (Position, bool) { return Position{}, false }
+func (noReader) begin(Position)           {}
+func (noReader) take(*Event)              {}
+func (noReader) run(ctx context.Context) error {
+	<-ctx.Done()
+	return nil
+}

@@ -1,0 +1,255 @@
+package alerting
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A logSink is where lines end: a file that may be rotated away, or a stream.
+// One goroutine writes; the other methods are safe beside it.
+type logSink struct {
+	path   string // "" for a stream
+	stream io.Writer
+
+	// Of the writing goroutine, which also calls reopen.
+	chunk []byte // under way; nil between two
+	done  int    // bytes of chunk that are out
+
+	mu       sync.Mutex // guards the rest
+	file     *os.File
+	segments []segment // newest last, at most maxSegments
+}
+
+// A segment is a stretch of the log's offsets that lies in one file.
+type segment struct {
+	from int64    // the log's offset at its begin
+	base Position // the same place in the file
+}
+
+// maxSegments is how many rotations back a place can be told.
+const maxSegments = 8
+
+// open opens the sink. A regular file that ends within a line gets its newline.
+// It is called once, before the first write.
+func (s *logSink) open() error {
+	if s.path == "" {
+		return nil
+	}
+	return s.reopen(0)
+}
+
+// reopen opens the path again; what is not written yet goes to what is there
+// now. On an error the old file stays. offset is that of the chunk under way,
+// or of the next one.
+func (s *logSink) reopen(offset int64) error {
+	if s.path == "" {
+		return nil
+	}
+	s.backToLine()
+	file, base, err := openLog(s.path)
+	if err != nil {
+		return withoutPath(err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.file != nil {
+		s.file.Close()
+	}
+	s.file = file
+	s.begin(segment{from: offset + int64(s.done), base: base})
+	return nil
+}
+
+// backToLine makes a line that is out in part start again, for the next file
+// or the next line of this one. What is out of it stays behind, ended by a
+// newline, as a line that no reader takes for an event.
+func (s *logSink) backToLine() {
+	start := bytes.LastIndexByte(s.chunk[:s.done], '\n') + 1
+	if start == s.done || s.file == nil {
+		return
+	}
+	s.file.Write([]byte{'\n'}) // if this fails, the next start ends the line
+	s.done = start
+}
+
+// begin adds a segment. The caller holds mu.
+func (s *logSink) begin(next segment) {
+	if len(s.segments) == maxSegments {
+		s.segments = append(s.segments[:0], s.segments[1:]...)
+	}
+	s.segments = append(s.segments, next)
+}
+
+// openLog opens or creates a log file for appending and returns its end. What
+// is no regular file (a pipe, a device) has no place: the zero Position.
+func openLog(path string) (*os.File, Position, error) {
+	flags := os.O_APPEND | os.O_CREATE | os.O_RDWR
+	if info, err := os.Stat(path); err == nil && info.Mode().Type() == os.ModeDevice|os.ModeCharDevice {
+		flags = os.O_WRONLY
+	}
+	file, err := os.OpenFile(path, flags, 0o640)
+	if err != nil {
+		return nil, Position{}, err
+	}
+	end, err := placeOf(file)
+	if err == nil && end.Offset > 0 {
+		end.Offset, err = endLine(file, end.Offset)
+	}
+	if err != nil {
+		file.Close()
+		return nil, Position{}, err
+	}
+	return file, end, nil
+}
+
+// placeOf is the end of a regular file; zero for anything else.
+func placeOf(file *os.File) (Position, error) {
+	info, err := file.Stat()
+	if err != nil || !info.Mode().IsRegular() {
+		return Position{}, err
+	}
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return Position{}, nil
+	}
+	return Position{Dev: uint64(stat.Dev), Inode: stat.Ino, Offset: info.Size()}, nil
+}
+
+// endLine gives a file of size bytes the newline that a crash kept from it,
+// and returns its new size. If that fails now, the file is not usable.
+func endLine(file *os.File, size int64) (int64, error) {
+	var last [1]byte
+	if _, err := file.ReadAt(last[:], size-1); err != nil {
+		return size, fmt.Errorf("reading the end of the event log: %w", err)
+	}
+	if last[0] == '\n' {
+		return size, nil
+	}
+	if _, err := file.Write([]byte{'\n'}); err != nil {
+		return size, fmt.Errorf("ending the last line of the event log: %w", err)
+	}
+	return size + 1, nil
+}
+
+// write writes a chunk whose first byte has the given offset. After an error
+// the caller comes again with the same chunk, and the rest of it is written.
+func (s *logSink) write(chunk []byte, offset int64) error {
+	s.mu.Lock()
+	file, out := s.file, s.stream
+	s.mu.Unlock()
+	if file != nil {
+		out = file
+	}
+	s.chunk = chunk
+	for s.done < len(chunk) {
+		n, err := out.Write(chunk[s.done:])
+		s.done += max(n, 0)
+		if err == nil && n == 0 {
+			err = io.ErrShortWrite
+		}
+		if err != nil {
+			return withoutPath(err)
+		}
+	}
+	s.chunk, s.done = nil, 0
+	s.check(file, offset+int64(len(chunk)))
+	return nil
+}
+
+// check notices that somebody else changed the file's size: a truncation by a
+// rotation that copies. From there on, places count from the size it has.
+func (s *logSink) check(file *os.File, offset int64) {
+	if file == nil {
+		return
+	}
+	end, err := placeOf(file)
+	if err != nil || end.IsZero() {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if last := s.segments[len(s.segments)-1]; last.base.Offset+offset-last.from != end.Offset {
+		s.begin(segment{from: offset, base: end})
+	}
+}
+
+// place tells where the line that ends at offset ends in a file; zero if that
+// is not known.
+func (s *logSink) place(offset int64) Position {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := len(s.segments) - 1; i >= 0; i-- {
+		if segment := s.segments[i]; segment.from < offset {
+			if segment.base.IsZero() {
+				return Position{}
+			}
+			place := segment.base
+			place.Offset += offset - segment.from
+			return place
+		}
+	}
+	return Position{}
+}
+
+// now is the end of the file that is open now; zero for a stream.
+func (s *logSink) now() Position {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.file == nil {
+		return Position{}
+	}
+	end, _ := placeOf(s.file)
+	return end
+}
+
+// interrupt makes a write that hangs return, where the descriptor can do that.
+func (s *logSink) interrupt() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.file != nil {
+		return s.file.SetWriteDeadline(time.Now()) == nil
+	}
+	if d, ok := s.stream.(interface{ SetWriteDeadline(time.Time) error }); ok {
+		return d.SetWriteDeadline(time.Now()) == nil
+	}
+	return false
+}
+
+// close closes the file; a stream stays open.
+func (s *logSink) close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.file == nil {
+		return nil
+	}
+	return s.file.Close()
+}
+
+// withoutPath takes the path out of an error: what is wrong is enough, and the
+// same error reads the same for every file.
+func withoutPath(err error) error {
+	var path *os.PathError
+	if errors.As(err, &path) {
+		return path.Err
+	}
+	return err
+}
+
+// ownStdout opens the standard output on a descriptor of its own: a write to 1
+// itself, after the reader went away, would end the process (os/signal,
+// SIGPIPE), and with it the gate.
+func ownStdout() (*os.File, error) {
+	fd, err := unix.FcntlInt(1, unix.F_DUPFD_CLOEXEC, 3)
+	if err != nil {
+		return nil, fmt.Errorf("opening the standard output: %w", err)
+	}
+	return os.NewFile(uintptr(fd), "stdout"), nil
+}

@@ -1,0 +1,177 @@
+package alerting
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+)
+
+// resume hands the reader what was logged after the place where it stopped,
+// and returns the place where this run begins. Only a log in a regular file
+// with a kept place is read.
+func (a *Alerting) resume(stop <-chan struct{}) Position {
+	saved, ok := a.reader.resume()
+	if !ok || saved.IsZero() || a.start.IsZero() {
+		a.reader.begin(a.start)
+		return a.start
+	}
+	from, details := resumeFrom(saved, a.start)
+	read, err := a.replay(from, a.start.Offset, stop)
+	details["events"], details["skipped"] = read.events, read.skipped
+	if err != nil {
+		details["error"] = err.Error()
+	}
+	a.reader.begin(a.start)
+	a.System(SystemResumed, details)
+	return a.start
+}
+
+// resumeFrom chooses the place to read from: the kept one, or the begin of a
+// file that is another one or was cut short, as nobody knows what of it is new.
+func resumeFrom(saved, end Position) (Position, map[string]any) {
+	details := map[string]any{"from": saved.Offset, "to": end.Offset}
+	begin := Position{Dev: end.Dev, Inode: end.Inode}
+	switch {
+	case !saved.SameFile(end):
+		details["from"], details["whole_file"] = 0, "the log is another file than the one that was read last; lines in the old one are not read"
+		return begin, details
+	case saved.Offset > end.Offset:
+		details["from"], details["whole_file"] = 0, "the log is shorter than what was read of it"
+		return begin, details
+	}
+	return saved, details
+}
+
+// readGap makes good for events that found the queue full: it hands over what
+// the file has from last on, and returns how far it came. Without a file the
+// events are lost for the correlator, which is counted and said.
+func (a *Alerting) readGap(last Position, stop <-chan struct{}) Position {
+	a.order.Lock()
+	end := a.log.acceptedUpTo()
+	missed := a.queue.endGap()
+	a.order.Unlock()
+
+	var err error
+	if a.out(end, stop) {
+		to := a.log.sink.place(end)
+		if !to.IsZero() && !last.IsZero() {
+			from := last
+			if !from.SameFile(to) {
+				from = Position{Dev: to.Dev, Inode: to.Inode}
+			}
+			var read replayed
+			if read, err = a.replay(from, to.Offset, stop); err == nil && from == last {
+				a.config.Log.Warn().Int("events", read.events).Msg("the correlator fell behind and read on in the event log")
+				return to
+			}
+			last = to
+		}
+	} else {
+		err = errors.New("the log is stalled")
+	}
+	a.metrics.dropped.Add(float64(missed))
+	details := map[string]any{"missed": missed}
+	if err != nil {
+		details["error"] = err.Error()
+	}
+	a.config.Log.Error().Int64("missed", missed).Msg("events did not reach the correlator")
+	a.System(SystemEventsMissed, details)
+	return last
+}
+
+// replayed counts the lines of a replay.
+type replayed struct {
+	events  int // handed over
+	skipped int // torn, foreign, too long
+}
+
+// replay hands the reader the dns and conn events between two offsets of the
+// log's file, in bounded memory. Our own alert and system lines are passed by.
+func (a *Alerting) replay(from Position, to int64, stop <-chan struct{}) (count replayed, err error) {
+	file, err := os.Open(a.log.sink.path)
+	if err != nil {
+		return count, fmt.Errorf("reading the event log: %w", withoutPath(err))
+	}
+	defer file.Close()
+	if now, err := placeOf(file); err != nil || !now.SameFile(from) {
+		return count, errors.New("reading the event log: the file was rotated away")
+	}
+	lines, offset, err := linesFrom(file, from.Offset, to)
+	if err != nil {
+		return count, fmt.Errorf("reading the event log: %w", err)
+	}
+	for {
+		line, size, err := nextLine(lines)
+		if err == io.EOF {
+			return count, nil
+		} else if err != nil {
+			return count, fmt.Errorf("reading the event log: %w", err)
+		}
+		select {
+		case <-stop:
+			return count, errors.New("reading the event log: stopped")
+		default:
+		}
+		offset += size
+		e, err := ParseEvent(line)
+		switch {
+		case err != nil:
+			count.skipped++
+		case e.Kind == KindDNS || e.Kind == KindConn:
+			count.events++
+			e.Pos = Position{Dev: from.Dev, Inode: from.Inode, Offset: offset}
+			a.recent.add(e.ID, line)
+			a.reader.take(&e)
+		}
+	}
+}
+
+// linesFrom reads file between two offsets, from a line's begin on: where from
+// lies within a line, as in a file that somebody edited, that line is left out.
+// It returns the offset at which reading really begins.
+func linesFrom(file *os.File, from, to int64) (*bufio.Reader, int64, error) {
+	section := io.NewSectionReader(file, from, max(0, to-from))
+	lines := bufio.NewReaderSize(section, 2*maxLine)
+	if from == 0 {
+		return lines, 0, nil
+	}
+	var before [1]byte
+	if _, err := file.ReadAt(before[:], from-1); err != nil {
+		return nil, 0, err
+	}
+	if before[0] == '\n' {
+		return lines, from, nil
+	}
+	_, size, err := nextLine(lines)
+	if err == io.EOF {
+		err = nil
+	}
+	return lines, from + size, err
+}
+
+// nextLine reads one line with its newline, and its size in the file. Of a
+// line that is longer than any of ours only the begin is returned, which is no
+// event. A last line without newline counts as one.
+func nextLine(lines *bufio.Reader) (line []byte, size int64, err error) {
+	line, err = lines.ReadSlice('\n')
+	size = int64(len(line))
+	if err == io.EOF && size > 0 {
+		return line, size, nil
+	}
+	if err != bufio.ErrBufferFull {
+		return line, size, err
+	}
+	line = bytes.Clone(line[:64])
+	for err == bufio.ErrBufferFull {
+		var rest []byte
+		rest, err = lines.ReadSlice('\n')
+		size += int64(len(rest))
+	}
+	if err == io.EOF {
+		err = nil
+	}
+	return line, size, err
+}
