@@ -1,6 +1,7 @@
 package dnsfilter
 
 import (
+	"strings"
 	"sync"
 	"time"
 )
@@ -81,4 +82,12 @@ func (h *health) status() UpstreamStatus {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return UpstreamStatus{Up: h.failures == 0, Failures: h.failures, Retry: h.retry, LastError: h.lastErr}
+}
+
+// clip cuts an error's text to a length fit for a log or a page.
+func clip(text string) string {
+	if len(text) > maxErrorText {
+		text = strings.ToValidUTF8(text[:maxErrorText], "") + "…"
+	}
+	return text
 }

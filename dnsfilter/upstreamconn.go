@@ -23,6 +23,7 @@ type stream struct {
 	ready   chan struct{} // closed when conn is set, or the stream is over
 	done    chan struct{} // closed when the stream is over; err is set before
 	writing chan struct{} // one token: the right to write
+	single  bool          // nobody joins before the first answer: for a question asked again
 
 	mu      sync.Mutex
 	conn    net.Conn // nil while dialling
@@ -39,9 +40,10 @@ type call struct {
 }
 
 // newStream makes a stream whose run is yet to be started.
-func newStream(t *streamTransport) *stream {
+func newStream(t *streamTransport, single bool) *stream {
 	return &stream{
 		t:       t,
+		single:  single,
 		ready:   make(chan struct{}),
 		done:    make(chan struct{}),
 		writing: make(chan struct{}, 1),
@@ -62,6 +64,9 @@ func (s *stream) used() bool {
 	defer s.mu.Unlock()
 	return !s.heard.IsZero()
 }
+
+// over reports whether the connection has ended.
+func (s *stream) over() bool { return s.reason() != nil }
 
 // end closes the connection and fails whoever waits; only the first call counts.
 func (s *stream) end(err error) {
@@ -106,7 +111,12 @@ func (s *stream) ask(ctx context.Context, q question, patience time.Duration) (*
 		case answer := <-c.answer:
 			return parseAnswer(q, answer)
 		case <-s.done:
-			return nil, s.reason()
+			select {
+			case answer := <-c.answer: // it came just before the end
+				return parseAnswer(q, answer)
+			default:
+				return nil, s.reason()
+			}
 		case <-impatient:
 			s.endIfSilent(began)
 			impatient = nil

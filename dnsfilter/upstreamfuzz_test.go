@@ -1,6 +1,7 @@
 package dnsfilter
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"strings"
@@ -87,6 +88,27 @@ func TestHeaderThatLiesIsMalformed(t *testing.T) {
 		binary.BigEndian.PutUint16(liar[6:], count)
 		if _, err := parseAnswer(q, append(liar[:len(liar):len(liar)], make([]byte, 9)...)); !errors.Is(err, errMalformed) {
 			t.Errorf("a claim of %d records: %v", count, err)
+		}
+	}
+}
+
+func TestCountsMustBeTrueAndBounded(t *testing.T) {
+	q, _ := newQuestion("www.example", dns.TypeA, queryFlags{})
+	query, _ := q.pack(1, false)
+	record := append([]byte{0, 0, 10, 0, 1, 0, 0, 0, 1, 0, 20}, make([]byte, 20)...) // NULL of 20 bytes at the root
+	message := func(claimed, sent int) []byte {
+		wire := append([]byte(nil), query[:questionEnd(query)+4]...)
+		wire[2] |= replyBit
+		binary.BigEndian.PutUint16(wire[6:], uint16(claimed))
+		binary.BigEndian.PutUint16(wire[10:], 0)
+		return append(wire, bytes.Repeat(record, sent)...)
+	}
+	for _, test := range []struct {
+		claimed, sent int
+		good          bool
+	}{{1, 1, true}, {maxRecords, maxRecords, true}, {maxRecords + 1, maxRecords + 1, false}, {2, 1, false}, {60, 50, false}} {
+		if _, err := parseAnswer(q, message(test.claimed, test.sent)); (err == nil) != test.good {
+			t.Errorf("%d records claimed and %d sent: %v", test.claimed, test.sent, err)
 		}
 	}
 }

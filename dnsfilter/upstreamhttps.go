@@ -11,6 +11,7 @@ import (
 	"mime"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/netip"
 	"net/url"
 	"sync"
@@ -96,12 +97,34 @@ func newHTTPSTransport(spec upstreamSpec, roots *x509.CertPool, timeout time.Dur
 	return t
 }
 
-// ask implements transport.
+// ask implements transport. A question lost with a connection that had been in
+// use is asked once more, as on a stream.
 func (t *httpsTransport) ask(ctx context.Context, q question) (*dns.Msg, error) {
 	query, err := q.pack(0, false) // ID 0: RFC 8484 section 4.1
 	if err != nil {
 		return nil, err
 	}
+	reused := false
+	traced := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GotConn: func(conn httptrace.GotConnInfo) { reused = conn.Reused },
+	})
+	answer, err := t.post(traced, query)
+	if errors.Is(err, errStreamBroken) && reused && ctx.Err() == nil {
+		t.http.CloseIdleConnections() // the broken one may not be known as such
+		answer, err = t.post(ctx, query)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if matchAnswer(query, answer) == matchNone {
+		return nil, fmt.Errorf("%w: it answers another question", errMalformed)
+	}
+	return parseAnswer(q, answer)
+}
+
+// post sends one request and returns the body of its response. The error is
+// errStreamBroken if there was no response.
+func (t *httpsTransport) post(ctx context.Context, query []byte) ([]byte, error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, t.url, bytes.NewReader(query))
 	if err != nil {
 		return nil, errors.New("the URL cannot be asked")
@@ -111,17 +134,10 @@ func (t *httpsTransport) ask(ctx context.Context, q question) (*dns.Msg, error) 
 	request.Header.Set("User-Agent", "sallyport")
 	response, err := t.client.Do(request)
 	if err != nil {
-		return nil, withoutURL(err)
+		return nil, fmt.Errorf("%w: %w", errStreamBroken, withoutURL(err))
 	}
 	defer response.Body.Close()
-	answer, err := readResponse(response)
-	if err != nil {
-		return nil, err
-	}
-	if matchAnswer(query, answer) == matchNone {
-		return nil, fmt.Errorf("%w: it answers another question", errMalformed)
-	}
-	return parseAnswer(q, answer)
+	return readResponse(response)
 }
 
 // readResponse checks status, type and size, and returns the body.
@@ -150,98 +166,6 @@ func withoutURL(err error) error {
 		return bare(outer.Err)
 	}
 	return bare(err)
-}
-
-// dial connects to the server's address, asked for once and forgotten when
-// nobody answers there any more. net/http calls it in goroutines that may
-// outlive the question, so close waits for it.
-func (t *httpsTransport) dial(ctx context.Context) (net.Conn, error) {
-	if !t.enter() {
-		return nil, errUpstreamsClosed
-	}
-	defer t.dials.Done()
-	ctx, cancel := context.WithTimeout(ctx, t.timeout)
-	defer cancel()
-	defer context.AfterFunc(t.ctx, cancel)()
-	addrs, err := t.addresses(ctx)
-	if err != nil {
-		return nil, err
-	}
-	for _, addr := range addrs {
-		var conn net.Conn
-		if conn, err = dialTCP(netip.AddrPortFrom(addr, t.port))(ctx); err == nil {
-			return t.track(conn)
-		}
-	}
-	if t.name != "" {
-		t.mu.Lock()
-		t.addrs = nil
-		t.mu.Unlock()
-	}
-	return nil, err
-}
-
-// enter counts a dial in; false after close.
-func (t *httpsTransport) enter() bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.closed {
-		return false
-	}
-	t.dials.Add(1)
-	return true
-}
-
-// addresses returns where the server is. One dial asks; the others wait for it.
-func (t *httpsTransport) addresses(ctx context.Context) ([]netip.Addr, error) {
-	select {
-	case t.resolving <- struct{}{}:
-		defer func() { <-t.resolving }()
-	case <-ctx.Done():
-		return nil, ended(ctx)
-	}
-	t.mu.Lock()
-	addrs := t.addrs
-	t.mu.Unlock()
-	if len(addrs) > 0 {
-		return addrs, nil
-	}
-	addrs, err := t.resolve(ctx, t.name)
-	if err != nil {
-		return nil, err
-	}
-	addrs = addrs[:min(len(addrs), maxHTTPSAddrs)]
-	t.mu.Lock()
-	t.addrs = addrs
-	t.mu.Unlock()
-	return addrs, nil
-}
-
-// httpsConn is a connection that leaves the transport's set when it is closed.
-type httpsConn struct {
-	net.Conn
-	t *httpsTransport
-}
-
-// track adds a connection to the set that close empties.
-func (t *httpsTransport) track(conn net.Conn) (net.Conn, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.closed {
-		_ = conn.Close()
-		return nil, errUpstreamsClosed
-	}
-	c := &httpsConn{Conn: conn, t: t}
-	t.conns[c] = true
-	return c, nil
-}
-
-// Close implements net.Conn.
-func (c *httpsConn) Close() error {
-	c.t.mu.Lock()
-	delete(c.t.conns, c)
-	c.t.mu.Unlock()
-	return c.Conn.Close()
 }
 
 // close implements transport. net/http ends its goroutines soon after their

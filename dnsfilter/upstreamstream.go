@@ -105,27 +105,34 @@ func (t *streamTransport) ask(ctx context.Context, q question) (*dns.Msg, error)
 }
 
 // pick returns the connection with the fewest questions, or a new one if all
-// have many; fresh demands a new one, in place of another if need be.
+// have many; fresh asks for a new one whatever they have. At the bound on
+// connections, one of those there are has to do.
 func (t *streamTransport) pick(fresh bool) (*stream, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.ctx.Err() != nil {
 		return nil, errUpstreamsClosed
 	}
-	var best *stream
+	var open, best *stream // the least busy, of those that may be joined and of all
 	for s := range t.streams {
+		if s.over() {
+			delete(t.streams, s)
+			continue
+		}
 		if best == nil || s.load() < best.load() {
 			best = s
 		}
+		if (!s.single || s.used()) && (open == nil || s.load() < open.load()) {
+			open = s
+		}
 	}
-	if !fresh && best != nil && (best.load() < streamDepth || len(t.streams) == maxStreams) {
+	if !fresh && open != nil && open.load() < streamDepth {
+		return open, nil
+	}
+	if len(t.streams) >= maxStreams {
 		return best, nil
 	}
-	if len(t.streams) == maxStreams {
-		best.end(errStreamBroken)
-		delete(t.streams, best)
-	}
-	s := newStream(t)
+	s := newStream(t, fresh)
 	t.streams[s] = true
 	t.wg.Add(1)
 	go s.run()

@@ -96,6 +96,16 @@ func TestUpstreamThatLosesCaseIsRemembered(t *testing.T) {
 	}
 }
 
+func TestUpstreamThatAnswersInItsOwnCase(t *testing.T) {
+	noLeaks(t)
+	zone := dnstest.Zone(t, testAnswer)
+	server := dnstest.NewServer(t, func(w dns.ResponseWriter, query *dns.Msg) {
+		query.Question[0].Name = strings.ToUpper(query.Question[0].Name)
+		zone(w, query)
+	})
+	wantAddr(t, asking(t, upstreamConfig{}, server.Addr().String()))
+}
+
 func TestPortsIDsAndCaseAreUnpredictable(t *testing.T) {
 	noLeaks(t)
 	server := dnstest.NewServer(t, dnstest.Zone(t))

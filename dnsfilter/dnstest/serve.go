@@ -190,8 +190,11 @@ func (s *Server) serveStream(conn net.Conn, proto string) {
 	}
 }
 
-// CloseConns closes every TCP and TLS connection from the server's side.
+// CloseConns closes every connection from the server's side.
 func (s *Server) CloseConns() {
+	if s.web != nil {
+		s.web.CloseClientConnections()
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for conn := range s.conns {

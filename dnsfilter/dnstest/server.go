@@ -62,6 +62,7 @@ type Server struct {
 	addr    netip.AddrPort
 	roots   *x509.CertPool // of the TLS servers
 	url     string         // of the HTTPS server
+	web     *httptest.Server
 	wg      sync.WaitGroup
 	ctx     context.Context
 	cancel  context.CancelFunc
@@ -140,6 +141,7 @@ func NewHTTPSServer(t testing.TB, handler dns.HandlerFunc, wrap func(http.Handle
 		}
 	}
 	web.StartTLS()
+	s.web = web
 	s.addr = web.Listener.Addr().(*net.TCPAddr).AddrPort()
 	s.url = web.URL + "/dns-query"
 	t.Cleanup(func() { s.cancel(); web.CloseClientConnections(); web.Close() })
