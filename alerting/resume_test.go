@@ -1,0 +1,286 @@
+package alerting_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+
+	"sallyport/alerting"
+)
+
+// A taker stands in for the correlator and its store.
+type taker struct {
+	mu     sync.Mutex
+	saved  alerting.Position
+	begun  []alerting.Position
+	events []alerting.Event
+	hold   chan struct{} // take waits for it, if not nil
+}
+
+func (k *taker) reader() alerting.FakeReader {
+	return alerting.FakeReader{
+		Resume: func() (alerting.Position, bool) { return k.saved, !k.saved.IsZero() },
+		Begin: func(p alerting.Position) {
+			k.mu.Lock()
+			defer k.mu.Unlock()
+			k.begun = append(k.begun, p)
+		},
+		Take: func(e *alerting.Event) {
+			if k.hold != nil {
+				<-k.hold
+			}
+			k.mu.Lock()
+			defer k.mu.Unlock()
+			k.events = append(k.events, *e)
+		},
+	}
+}
+
+func (k *taker) taken() []alerting.Event {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.events[:len(k.events):len(k.events)]
+}
+
+func (k *taker) has(id string) bool { return ids(k.taken())[id] > 0 }
+
+// runOnce runs over path with k from the saved place, records events, stops,
+// and returns the system events that k took.
+func runOnce(t *testing.T, path string, k *taker, events ...alerting.Event) {
+	t.Helper()
+	config := toFile(path)
+	config.Alerts.StateDir = filepath.Dir(path)
+	g := newLog(t, config)
+	g.SetReader(k.reader())
+	g.run(t)
+	for _, e := range events {
+		g.Record(e)
+	}
+	if err := g.stop(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// resumedDetails are those of the only resumed event.
+func resumedDetails(t *testing.T, k *taker) map[string]any {
+	t.Helper()
+	for _, e := range k.taken() {
+		if e.Event == alerting.SystemResumed {
+			return e.Details
+		}
+	}
+	t.Fatal("nobody says that the log was resumed")
+	return nil
+}
+
+func TestEveryEventCarriesThePlaceWhereItsLineEnds(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "events.jsonl")
+	os.WriteFile(path, []byte("{}\n"), 0o640)
+	k := &taker{}
+	runOnce(t, path, k, allowed("a"), refusal("b"), allowed("c"))
+	data, _ := os.ReadFile(path)
+	if len(k.events) != 3 || len(k.begun) != 1 || k.begun[0].Offset != 3 {
+		t.Fatalf("%d events, begun at %v", len(k.events), k.begun)
+	}
+	for _, e := range k.events {
+		before := data[:e.Pos.Offset]
+		last := before[bytes.LastIndexByte(before[:len(before)-1], '\n')+1:]
+		if parsed(t, last).ID != e.ID {
+			t.Errorf("%s ends at %d, behind %q", e.ID, e.Pos.Offset, last)
+		}
+	}
+}
+
+func TestWhatWasLoggedAfterTheKeptPlaceIsTakenAgain(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "events.jsonl")
+	first := &taker{}
+	runOnce(t, path, first, refusal("a"), refusal("b"), alerting.Event{Time: noon, Kind: alerting.KindAlert, ID: "alert"}, allowed("c"), refusal("d"))
+	// A crash left a torn line, and something else wrote there too.
+	file, _ := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
+	fmt.Fprintf(file, "{\"level\":\"info\"}\n%s\n{\"v\":1,\"kind\":\"co", strings.Repeat("x", 100_000))
+	file.Close()
+
+	second := &taker{saved: first.events[1].Pos}
+	runOnce(t, path, second, refusal("e"))
+	var got []string
+	for _, e := range second.taken() {
+		if e.Kind == alerting.KindConn {
+			got = append(got, e.ID)
+			if e.Pos.Offset <= second.saved.Offset {
+				t.Errorf("%s lies at %d", e.ID, e.Pos.Offset)
+			}
+		}
+	}
+	if strings.Join(got, " ") != "c d e" {
+		t.Errorf("taken: %v", got)
+	}
+	if d := resumedDetails(t, second); fmt.Sprint(d["events"], d["skipped"], d["whole_file"]) != "2 3 <nil>" {
+		t.Errorf("details are %v", d)
+	}
+}
+
+func TestLiveAndReadBackEventsAreTheSame(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "events.jsonl")
+	live, back := &taker{}, &taker{}
+	runOnce(t, path, live, aConn(), refusal("r"))
+	back.saved = live.events[0].Pos
+	back.saved.Offset = 0
+	back.saved.Inode++ // another file: all of this one
+	runOnce(t, path, back)
+	if len(back.events) < 2 {
+		t.Fatalf("taken: %v", back.events)
+	}
+	for i, e := range live.events {
+		a, _ := json.Marshal(e)
+		b, _ := json.Marshal(back.events[i])
+		if !bytes.Equal(a, b) || e.Pos != back.events[i].Pos {
+			t.Errorf("live %s at %v\nback %s at %v", a, e.Pos, b, back.events[i].Pos)
+		}
+	}
+}
+
+func TestARotatedOrShortenedFileIsReadWhole(t *testing.T) {
+	for _, c := range []struct {
+		what   string
+		change func(t *testing.T, path string)
+		want   string
+	}{
+		{"rotated away", func(t *testing.T, path string) {
+			data, _ := os.ReadFile(path)
+			os.Rename(path, path+".1")
+			os.WriteFile(path, data[len(data)/2:], 0o640)
+		}, "another file"},
+		{"cut short", func(t *testing.T, path string) {
+			data, _ := os.ReadFile(path)
+			os.WriteFile(path, data[:len(data)/2], 0o640)
+		}, "shorter"},
+	} {
+		path := filepath.Join(t.TempDir(), "events.jsonl")
+		first, second := &taker{}, &taker{}
+		runOnce(t, path, first, refusal("a"), refusal("b"))
+		c.change(t, path)
+		second.saved = first.events[1].Pos
+		runOnce(t, path, second)
+		if d := resumedDetails(t, second); !strings.Contains(fmt.Sprint(d["whole_file"]), c.want) || fmt.Sprint(d["events"]) != "1" {
+			t.Errorf("%s: details are %v", c.what, d)
+		}
+	}
+}
+
+func TestWithoutAKeptPlaceHistoryIsNotTaken(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "events.jsonl")
+	runOnce(t, path, &taker{}, refusal("old"))
+	k := &taker{}
+	runOnce(t, path, k, refusal("new"))
+	if k.has("old") || !k.has("new") {
+		t.Errorf("taken: %v", ids(k.taken()))
+	}
+}
+
+func TestAFullQueueIsMadeGoodFromTheFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "events.jsonl")
+	k := &taker{hold: make(chan struct{})}
+	g := newLog(t, toFile(path))
+	g.SetReader(k.reader())
+	g.SetQueue(10)
+	g.run(t)
+	for i := range 500 {
+		g.Record(allowed(strconv.Itoa(i)))
+	}
+	close(k.hold)
+	for i := range 500 {
+		g.Record(allowed(strconv.Itoa(500 + i)))
+	}
+	eventually(t, "all are taken", func() bool { return len(k.taken()) >= 1000 })
+	if err := g.stop(); err != nil {
+		t.Fatal(err)
+	}
+	for i, e := range k.events {
+		if e.ID != strconv.Itoa(i) {
+			t.Fatalf("event %d is %s %v", i, e.ID, e.Details)
+		}
+	}
+	if g.drop() != 0 {
+		t.Errorf("%v counted as lost", g.drop())
+	}
+}
+
+func TestAFullQueueWithoutAFileIsSaid(t *testing.T) {
+	k := &taker{hold: make(chan struct{})}
+	w := &faultyWriter{}
+	g := newLog(t, toStream(w))
+	g.SetReader(k.reader())
+	g.SetQueue(10)
+	g.run(t)
+	for i := range 500 {
+		g.Record(allowed(strconv.Itoa(i)))
+	}
+	close(k.hold)
+	var missed int
+	eventually(t, "it is said", func() bool {
+		for _, e := range k.taken() {
+			if e.Event == alerting.SystemEventsMissed {
+				missed = int(e.Details["missed"].(int64))
+			}
+		}
+		return missed > 0
+	})
+	if taken := len(ids(k.taken())); taken+missed != 500 || float64(missed) != g.drop() {
+		t.Errorf("%d taken, %d missed, %v counted", taken, missed, g.drop())
+	}
+}
+
+func TestDecisionsAreFoundByTheirID(t *testing.T) {
+	g := newLog(t, toStream(&faultyWriter{})).run(t)
+	open, progress, closed := aConn(), aConn(), aConn()
+	progress.Phase, closed.Phase, closed.Sent = alerting.PhaseProgress, alerting.PhaseClose, 17
+	for _, e := range []alerting.Event{open, progress, progress, closed} {
+		g.Record(e)
+	}
+	events, ok := g.Decision(open.ID)
+	if !ok || len(events) != 2 || events[0].Phase != alerting.PhaseOpen || events[1].Phase != alerting.PhaseClose || events[1].Sent != 17 {
+		t.Errorf("got %+v", events)
+	}
+	if _, ok := g.Decision("none"); ok {
+		t.Error("an unknown id is found")
+	}
+	for i := range 10_000 {
+		g.Record(allowed(strconv.Itoa(i)))
+	}
+	if _, ok := g.Decision(open.ID); ok {
+		t.Error("the oldest of 10,001 decisions is still there")
+	}
+	if _, ok := g.Decision("0"); !ok {
+		t.Error("the 10,000th last decision is gone")
+	}
+}
+
+func TestStartSaysWhetherAlertsSurvive(t *testing.T) {
+	for _, c := range []struct {
+		stateDir, events string
+		want             bool
+	}{
+		{"/state", "events.jsonl", true}, {"", "events.jsonl", false}, {"/state", "stdout", false},
+	} {
+		config := toStream(&faultyWriter{})
+		config.Alerts.StateDir = c.stateDir
+		if c.events != "stdout" {
+			config.Events.Events = filepath.Join(t.TempDir(), c.events)
+		}
+		k := &taker{}
+		g := newLog(t, config)
+		g.SetReader(k.reader())
+		g.run(t)
+		g.System(alerting.SystemStarted, map[string]any{"version": "1"})
+		g.stop()
+		if d := k.events[0].Details; d["alerts_survive_restart"] != c.want || d["version"] != "1" {
+			t.Errorf("%+v: details are %v", c, d)
+		}
+	}
+}
