@@ -1,0 +1,243 @@
+package dnsfilter
+
+import (
+	"container/list"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"sallyport/allowlists"
+)
+
+// Bounds within the book of answers.
+const (
+	maxNames     = 16  // names kept of one address for one client, and returned
+	maxCellsRead = 256 // clients looked at for the names of one address
+)
+
+// book remembers which names each pool was answered with for an address, and
+// which client asked them last. It holds at most limit names: when full, the
+// largest pool gives way to any other, and in its own pool a client with more
+// than a quarter to the rest. Safe for concurrent use.
+type book struct {
+	limit int
+
+	mu      sync.Mutex
+	pools   map[string]*bookPool
+	names   int
+	evicted uint64 // names that gave way before their time, since the start
+}
+
+// bookPool is the part of one pool. It is deleted when empty.
+type bookPool struct {
+	name    string
+	byAddr  map[netip.Addr][]*cell // newest first
+	cells   map[cellKey]*cell
+	oldest  *list.List // of *cell, newest first
+	clients map[netip.Addr]*bookClient
+	names   int
+}
+
+// bookClient is the part of one client in its pool.
+type bookClient struct {
+	oldest *list.List // of *cell, newest first
+	names  int
+}
+
+// cellKey is an address as one client was answered with it.
+type cellKey struct{ client, addr netip.Addr }
+
+// cell holds the names of one cellKey, newest first.
+type cell struct {
+	key              cellKey
+	names            []bookName
+	inPool, inClient *list.Element
+}
+
+// bookName is one name and until when it stands for its address.
+type bookName struct {
+	host    allowlists.Host
+	expires time.Time
+}
+
+// newBook makes an empty book; it holds one cell at least, whatever the limit.
+func newBook(limit int) *book {
+	return &book{limit: max(limit, maxNames), pools: make(map[string]*bookPool)}
+}
+
+// add writes down that a client was answered with addrs for host.
+func (b *book) add(by account, host allowlists.Host, addrs []netip.Addr, now, expires time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, addr := range addrs {
+		b.addOne(by, host, addr.Unmap(), now, expires)
+	}
+}
+
+func (b *book) addOne(by account, host allowlists.Host, addr netip.Addr, now, expires time.Time) {
+	p := b.pools[by.pool]
+	if p == nil {
+		p = &bookPool{
+			name:   by.pool,
+			byAddr: make(map[netip.Addr][]*cell), cells: make(map[cellKey]*cell),
+			oldest: list.New(), clients: make(map[netip.Addr]*bookClient),
+		}
+		b.pools[by.pool] = p
+	}
+	c := p.cellFor(cellKey{by.client, addr})
+	before := len(c.names)
+	c.put(host, now, expires)
+	b.count(p, c, len(c.names)-before)
+	for b.names > b.limit {
+		b.evict(p, by.client, c)
+	}
+}
+
+// cellFor finds or makes a cell, and makes it the newest.
+func (p *bookPool) cellFor(key cellKey) *cell {
+	c := p.cells[key]
+	if c == nil {
+		client := p.clients[key.client]
+		if client == nil {
+			client = &bookClient{oldest: list.New()}
+			p.clients[key.client] = client
+		}
+		c = &cell{key: key}
+		c.inPool, c.inClient = p.oldest.PushFront(c), client.oldest.PushFront(c)
+		p.cells[key] = c
+		p.byAddr[key.addr] = append(p.byAddr[key.addr], c)
+	}
+	p.oldest.MoveToFront(c.inPool)
+	p.clients[key.client].oldest.MoveToFront(c.inClient)
+	list := p.byAddr[key.addr]
+	at := slices.Index(list, c)
+	copy(list[1:at+1], list[:at])
+	list[0] = c
+	return c
+}
+
+// put makes a name the newest of the cell, and drops those whose time is over
+// or that are too many.
+func (c *cell) put(host allowlists.Host, now, expires time.Time) {
+	kept := make([]bookName, 1, min(len(c.names)+1, maxNames))
+	kept[0] = bookName{host, expires}
+	for _, n := range c.names {
+		if n.host == host {
+			if n.expires.After(kept[0].expires) {
+				kept[0].expires = n.expires
+			}
+		} else if len(kept) < maxNames && now.Before(n.expires) {
+			kept = append(kept, n)
+		}
+	}
+	c.names = kept
+}
+
+// count adds to every total that c's names are part of.
+func (b *book) count(p *bookPool, c *cell, n int) {
+	b.names += n
+	p.names += n
+	p.clients[c.key.client].names += n
+}
+
+// evict makes room after an answer to adder, a client of p, whose cell stays.
+func (b *book) evict(p *bookPool, adder netip.Addr, stays *cell) {
+	var largest *bookPool
+	for _, other := range b.pools {
+		if other == p && len(p.cells) == 1 {
+			continue // nothing but what was just answered
+		}
+		if largest == nil || other.names > largest.names {
+			largest = other
+		}
+	}
+	victims := largest.oldest
+	if c := p.clients[adder]; largest == p && c.names*4 > p.names {
+		victims = c.oldest
+	}
+	victim := victims.Back().Value.(*cell)
+	if victim == stays {
+		victim = largest.oldest.Back().Value.(*cell)
+	}
+	b.evicted += uint64(len(victim.names))
+	b.remove(largest, victim)
+}
+
+// remove takes a cell out of everything.
+func (b *book) remove(p *bookPool, c *cell) {
+	b.count(p, c, -len(c.names))
+	client := p.clients[c.key.client]
+	p.oldest.Remove(c.inPool)
+	client.oldest.Remove(c.inClient)
+	delete(p.cells, c.key)
+	if client.oldest.Len() == 0 {
+		delete(p.clients, c.key.client)
+	}
+	list := p.byAddr[c.key.addr]
+	if at := slices.Index(list, c); len(list) > 1 {
+		p.byAddr[c.key.addr] = slices.Delete(list, at, at+1)
+	} else {
+		delete(p.byAddr, c.key.addr)
+	}
+	if len(p.cells) == 0 {
+		delete(b.pools, p.name)
+	}
+}
+
+// lookup gives the names that still stand for addr in a pool: first those that
+// the client asked itself, newest first, then those of its pool's others.
+// keep may refuse a name. ttl is how long the first stands.
+func (b *book) lookup(by account, addr netip.Addr, now time.Time, keep func(allowlists.Host) bool) (hosts []allowlists.Host, ttl time.Duration) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	p := b.pools[by.pool]
+	if p == nil {
+		return nil, 0
+	}
+	addr = addr.Unmap()
+	take := func(c *cell) {
+		for _, n := range c.names {
+			if len(hosts) < maxNames && now.Before(n.expires) && !slices.Contains(hosts, n.host) && keep(n.host) {
+				if hosts = append(hosts, n.host); len(hosts) == 1 {
+					ttl = n.expires.Sub(now)
+				}
+			}
+		}
+	}
+	if own := p.cells[cellKey{by.client, addr}]; own != nil {
+		take(own)
+	}
+	for i, c := range p.byAddr[addr] {
+		if i == maxCellsRead || len(hosts) == maxNames {
+			break
+		}
+		take(c)
+	}
+	return hosts, ttl
+}
+
+// keepOnly drops the names that keep refuses, and those whose time is over.
+func (b *book) keepOnly(now time.Time, keep func(pool string, host allowlists.Host) bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for name, p := range b.pools {
+		for _, c := range p.cells {
+			before := len(c.names)
+			c.names = slices.DeleteFunc(c.names, func(n bookName) bool {
+				return !now.Before(n.expires) || !keep(name, n.host)
+			})
+			b.count(p, c, len(c.names)-before)
+			if len(c.names) == 0 {
+				b.remove(p, c)
+			}
+		}
+	}
+}
+
+// sizes tells how many names are held, and how many gave way before their time.
+func (b *book) sizes() (names int, evicted uint64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.names, b.evicted
+}

@@ -1,0 +1,125 @@
+// Package dnsfilter is the resolver that jobs ask: it answers what their pool
+// allows and nothing else.
+//
+// One question runs through handle: parsed strictly (message.go), its client
+// found, limits held (limits.go), the name judged before the cache is looked at
+// (judge.go), asked of the cache or of an upstream (flight.go, cache.go,
+// upstream.go), the answer cut down to the chain that belongs to it (scrub.go),
+// its addresses judged for the pool that asked (addresses.go), remembered in the
+// book of answers (book.go), recorded (record.go), and only then replied.
+package dnsfilter
+
+import (
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+
+	"sallyport/allowlists"
+)
+
+// A Listener is one address served over UDP and TCP.
+type Listener struct {
+	Addr string // "host:port"; port 0 picks one that is free for both
+	Pool string // the pool whose own listener this is; "" where the source tells the pool
+}
+
+// The two answers to a refused name, Config.Blocked.
+const (
+	BlockedNXDOMAIN = "nxdomain"
+	BlockedREFUSED  = "refused"
+)
+
+// Config is what a Server is made from. Policy and Upstreams are required; for
+// zero numbers, unless it says otherwise, the defaults of docs/configuration.md
+// stand.
+type Config struct {
+	Listeners []Listener
+	// Policy gives the policy of this moment. It is called once per decision
+	// and must be safe for concurrent use.
+	Policy func() *allowlists.Policy
+	// Gate says whether new questions are taken: Allowed, or the reason why not.
+	// Nil: always.
+	Gate func() allowlists.Reason
+	// Observe takes the record of each question. It is called before the reply
+	// leaves, and by many goroutines. Nil: nobody looks.
+	Observe func(QueryRecord)
+	// Iface names the interface that a client's packet came in by; local is our
+	// address that it was sent to. Nil: unknown, "".
+	Iface func(local, client netip.AddrPort) string
+
+	Upstreams  []string                  // the forms of dns.upstreams
+	Own        func(netip.AddrPort) bool // reports our own listeners, which are no upstreams; nil: none
+	ResolvConf string                    // the file behind "system"; "": /etc/resolv.conf
+	RootCAs    *x509.CertPool            // for tls and https upstreams; nil: the system's
+	// UpstreamTimeout bounds one attempt at one upstream, QueryTimeout the whole
+	// of a question; 0: their defaults.
+	UpstreamTimeout, QueryTimeout time.Duration
+
+	Search       []allowlists.Host // suffixes whose echoes are no alert
+	Blocked      string            // BlockedNXDOMAIN (default) or BlockedREFUSED
+	BookGrace    time.Duration     // an answer is good for its TTL plus this; 0 means none
+	MaxTTL       time.Duration
+	Stale        time.Duration // serve expired answers this long when upstreams fail; 0: never
+	CacheEntries int
+	BookEntries  int // names in the book of answers, over all pools
+	PerClient    int // questions a second of one client
+
+	Log zerolog.Logger
+	// Metrics takes the collectors of docs/metrics.md; nil: none are registered.
+	Metrics prometheus.Registerer
+}
+
+// Defaults of Config, as in docs/configuration.md.
+const (
+	defaultMaxTTL       = time.Hour
+	defaultCacheEntries = 65536
+	defaultBookEntries  = 262144
+	defaultPerClient    = 1000
+	// defaultQueryTimeout leaves resolvers that wait five seconds, as glibc
+	// does, the time to hear that it failed.
+	defaultQueryTimeout = 4500 * time.Millisecond
+)
+
+// checked fills in the defaults, and returns an error for what no default mends.
+func (c Config) checked() (Config, error) {
+	if c.Policy == nil {
+		return c, errors.New("dnsfilter needs a policy")
+	}
+	switch c.Blocked {
+	case "":
+		c.Blocked = BlockedNXDOMAIN
+	case BlockedNXDOMAIN, BlockedREFUSED:
+	default:
+		return c, fmt.Errorf("dns.blocked is %q; it is nxdomain or refused", c.Blocked)
+	}
+	if c.BookGrace < 0 || c.MaxTTL < 0 || c.Stale < 0 || c.CacheEntries < 0 || c.BookEntries < 0 || c.PerClient < 0 {
+		return c, errors.New("dnsfilter takes no negative time or number")
+	}
+	orDefault(&c.MaxTTL, defaultMaxTTL)
+	orDefault(&c.QueryTimeout, defaultQueryTimeout)
+	orDefault(&c.CacheEntries, defaultCacheEntries)
+	orDefault(&c.BookEntries, defaultBookEntries)
+	orDefault(&c.PerClient, defaultPerClient)
+	if c.Gate == nil {
+		c.Gate = func() allowlists.Reason { return allowlists.Allowed }
+	}
+	if c.Observe == nil {
+		c.Observe = func(QueryRecord) {}
+	}
+	if c.Iface == nil {
+		c.Iface = func(netip.AddrPort, netip.AddrPort) string { return "" }
+	}
+	return c, nil
+}
+
+func orDefault[T comparable](value *T, standard T) {
+	var zero T
+	if *value == zero {
+		*value = standard
+	}
+}

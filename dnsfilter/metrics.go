@@ -1,0 +1,58 @@
+package dnsfilter
+
+import (
+	"strconv"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// metrics are the collectors of this package. No label holds a host or a client.
+type metrics struct {
+	queries *prometheus.CounterVec
+	seconds *prometheus.HistogramVec
+	up      *prometheus.GaugeVec
+}
+
+// newMetrics makes the collectors and registers them, unless r is nil.
+// cacheEntries is asked at each scrape.
+func newMetrics(r prometheus.Registerer, cacheEntries func() int) (*metrics, error) {
+	m := &metrics{
+		queries: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "sallyport_dns_queries_total", Help: "DNS questions, by pool, verdict and reason.",
+		}, []string{"pool", "verdict", "reason"}),
+		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "sallyport_dns_query_seconds", Help: "Time from a DNS question to its reply.",
+			Buckets: []float64{.0001, .0005, .001, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5},
+		}, []string{"cached"}),
+		up: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "sallyport_dns_upstream_up", Help: "1 if the upstream answered when last asked.",
+		}, []string{"upstream"}),
+	}
+	entries := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "sallyport_dns_cache_entries", Help: "Answers in the cache.",
+	}, func() float64 { return float64(cacheEntries()) })
+	if r == nil {
+		return m, nil
+	}
+	for _, c := range []prometheus.Collector{m.queries, m.seconds, m.up, entries} {
+		if err := r.Register(c); err != nil {
+			return nil, err
+		}
+	}
+	return m, nil
+}
+
+// observe counts one question.
+func (m *metrics) observe(r *QueryRecord) {
+	m.queries.WithLabelValues(r.Subject.Pool, r.Verdict.String(), r.Reason.String()).Inc()
+	m.seconds.WithLabelValues(strconv.FormatBool(r.Cached)).Observe(r.Took.Seconds())
+}
+
+// upstreamUp sets the state of one upstream; it is upstreamConfig.Up.
+func (m *metrics) upstreamUp(name string, up bool) {
+	value := 0.0
+	if up {
+		value = 1
+	}
+	m.up.WithLabelValues(name).Set(value)
+}

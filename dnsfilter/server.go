@@ -1,0 +1,202 @@
+package dnsfilter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+
+	"github.com/miekg/dns"
+)
+
+// maxHandlers bounds the questions of clients that are being worked on. When
+// it is reached, packets wait in the kernel. A question that waits for an
+// upstream is refused long before, as maxWaiting is smaller: to get here the
+// event log must have stalled.
+const maxHandlers = 2 * maxWaiting
+
+// A Server is the resolver: it listens, judges, answers and remembers. It is
+// safe for concurrent use. New, then Listen, then Serve once; or Close.
+type Server struct {
+	cfg       Config
+	blocked   int // response code of a refused name
+	metrics   *metrics
+	upstreams *upstreams
+	// ask is upstreams.exchange, but for tests.
+	ask     func(ctx context.Context, name string, qtype uint16, flags queryFlags) (*dns.Msg, string, error)
+	cache   *cache
+	flights flights
+	waiting *shares
+	turns   *turns
+	rates   *rates
+	book    *book
+	follows *follows
+
+	ctx    context.Context // of questions under way; ends with Close
+	cancel context.CancelFunc
+
+	bound    []*bound
+	streams  *streams
+	slots    chan struct{}  // one token per handler
+	handlers sync.WaitGroup // clients' questions being worked on
+	stopping atomic.Bool
+	closing  sync.Once
+}
+
+// bound is one Listener with its sockets.
+type bound struct {
+	pool string
+	udp  *net.UDPConn
+	tcp  *net.TCPListener
+}
+
+// New checks the configuration and makes a Server. It reads resolv.conf where
+// upstreams say "system", and opens no socket. Its errors are for the operator.
+func New(cfg Config) (*Server, error) {
+	cfg, err := cfg.checked()
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{
+		cfg:     cfg,
+		blocked: dns.RcodeNameError,
+		cache:   newCache(cfg.CacheEntries, cacheBytes, cfg.Stale),
+		flights: flights{byKey: make(map[flightKey]*flight)},
+		waiting: newShares(maxWaiting),
+		turns:   newTurns(maxTurns),
+		rates:   newRates(cfg.PerClient, maxRateClients),
+		book:    newBook(cfg.BookEntries),
+		follows: newFollows(),
+		streams: newStreams(),
+		slots:   make(chan struct{}, maxHandlers),
+	}
+	if cfg.Blocked == BlockedREFUSED {
+		s.blocked = dns.RcodeRefused
+	}
+	if s.metrics, err = newMetrics(cfg.Metrics, s.cache.entries); err != nil {
+		return nil, err
+	}
+	s.upstreams, err = newUpstreams(upstreamConfig{
+		Upstreams: cfg.Upstreams, Own: cfg.Own, ResolvConf: cfg.ResolvConf, Timeout: cfg.UpstreamTimeout,
+		Log: cfg.Log, RootCAs: cfg.RootCAs, Up: s.metrics.upstreamUp,
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.ask = s.upstreams.exchange
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	return s, nil
+}
+
+// Listen binds every listener, over UDP and TCP. With an error none is bound.
+func (s *Server) Listen() error {
+	for _, l := range s.cfg.Listeners {
+		b, err := bind(l)
+		if err != nil {
+			s.unbind()
+			return fmt.Errorf("listening for DNS on %s: %w", l.Addr, err)
+		}
+		s.bound = append(s.bound, b)
+	}
+	return nil
+}
+
+// bindTries is how many ports are tried where UDP and TCP are to share a free one.
+const bindTries = 16
+
+// bind opens both sockets of one listener.
+func bind(l Listener) (*bound, error) {
+	wanted, err := net.ResolveUDPAddr("udp", l.Addr)
+	if err != nil {
+		return nil, err
+	}
+	for try := 1; ; try++ {
+		udp, err := net.ListenUDP("udp", wanted)
+		if err != nil {
+			return nil, err
+		}
+		at := udp.LocalAddr().(*net.UDPAddr)
+		tcp, err := net.ListenTCP("tcp", &net.TCPAddr{IP: at.IP, Port: at.Port, Zone: at.Zone})
+		if err == nil {
+			return &bound{pool: l.Pool, udp: udp, tcp: tcp}, wantDestination(udp)
+		}
+		udp.Close()
+		if wanted.Port != 0 || try == bindTries {
+			return nil, err
+		}
+	}
+}
+
+// Addrs gives the bound address of each listener, in the order configured.
+func (s *Server) Addrs() []netip.AddrPort {
+	addrs := make([]netip.AddrPort, len(s.bound))
+	for i, b := range s.bound {
+		addrs[i] = plain(b.udp.LocalAddr().(*net.UDPAddr).AddrPort())
+	}
+	return addrs
+}
+
+// plain unmaps an address.
+func plain(a netip.AddrPort) netip.AddrPort {
+	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
+}
+
+// Upstreams tells how each upstream has been doing, in the order of preference.
+func (s *Server) Upstreams() []UpstreamStatus { return s.upstreams.status() }
+
+// Serve answers until ctx ends, then takes no more questions, answers those it
+// has, and closes everything as Close does. It returns the first error of a
+// listener that broke; the others are stopped then too.
+func (s *Server) Serve(ctx context.Context) error {
+	loops := make(chan error, 2*len(s.bound))
+	for _, b := range s.bound {
+		go func() { loops <- s.serveUDP(b) }()
+		go func() { loops <- s.serveTCP(b) }()
+	}
+	running := cap(loops)
+	var failed error
+	select {
+	case <-ctx.Done():
+	case failed = <-loops:
+		running--
+	}
+	s.stopReading()
+	for range running {
+		failed = errors.Join(failed, <-loops)
+	}
+	s.streams.wait()
+	s.handlers.Wait()
+	s.Close()
+	return failed
+}
+
+// stopReading makes every loop end; sockets stay open for the replies to come.
+func (s *Server) stopReading() {
+	s.stopping.Store(true)
+	for _, b := range s.bound {
+		_ = b.udp.SetReadDeadline(longAgo)
+		b.tcp.Close()
+	}
+	s.streams.stop()
+}
+
+// Close gives back what New and Listen took, and ends questions under way. It
+// waits for what they run. A second call does nothing.
+func (s *Server) Close() {
+	s.closing.Do(func() {
+		s.unbind()
+		s.cancel()
+		s.flights.close()
+		s.upstreams.close()
+	})
+}
+
+func (s *Server) unbind() {
+	for _, b := range s.bound {
+		b.udp.Close()
+		b.tcp.Close()
+	}
+}
