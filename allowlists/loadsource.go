@@ -74,7 +74,13 @@ func readConfig(path string, limit int) ([]byte, error) {
 	if err == nil && info.IsDir() {
 		return nil, fmt.Errorf("reading the configuration: %s is a directory", path)
 	}
-	text, err := readBounded(f, limit)
+	var text []byte
+	if err == nil && info.Size() > int64(limit) {
+		err = errTooLarge
+	}
+	if err == nil {
+		text, err = readBounded(f, limit)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("reading the configuration: %s: %w", path, err)
 	}

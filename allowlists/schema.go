@@ -20,6 +20,8 @@ type key struct {
 	def string
 	// doc is one sentence, without its full stop.
 	doc string
+	// unit says in what a whole number counts; "" is a mere count.
+	unit string
 	// words are the legal values of a wordKind; an alias follows the word
 	// it stands for as "alias=word".
 	words []string
@@ -94,6 +96,7 @@ func (s *schema) elsewhere(name string) string {
 type KeyDoc struct {
 	Path    string // "pools.*.allow[].host"
 	Type    string
+	Unit    string // "" where the type has none
 	Default string // as YAML text; "" for none
 	Doc     string
 	Restart bool // takes effect at a restart, not at a reload
@@ -105,9 +108,23 @@ func Keys() []KeyDoc {
 	rows := configSchema().rows
 	docs := make([]KeyDoc, len(rows))
 	for i, k := range rows {
-		docs[i] = KeyDoc{Path: k.path, Type: k.typeText(), Default: k.def, Doc: k.doc, Restart: k.restart, Later: k.later}
+		docs[i] = KeyDoc{Path: k.path, Type: k.typeText(), Unit: k.unitText(), Default: k.def, Doc: k.doc, Restart: k.restart, Later: k.later}
 	}
 	return docs
+}
+
+// unitText says in what a number counts.
+func (k *key) unitText() string {
+	switch k.kind {
+	case durationKind:
+		return "ms, s, m, h, d"
+	case sizeKind:
+		return "bytes, or kB, MB, KiB, MiB, ..."
+	case countKind:
+		return orElse(k.unit, "count")
+	default:
+		return ""
+	}
 }
 
 // typeText names the kind, with the legal words.

@@ -56,7 +56,7 @@ func limitKeys() []key {
 		span("dial_timeout", "10s", "Time for a dial"),
 		span("idle_timeout", "15m", "Time without a byte in either direction before a tunnel is closed"),
 		span("drain_timeout", "30s", "Time that open tunnels have at a stop"),
-		count("dns_per_client", "1000", "Questions a second of one client"),
+		{path: "limits.dns_per_client", kind: countKind, def: "1000", least: 1, unit: "questions a second", doc: "DNS questions of one client", restart: true},
 		count("book_entries", "262144", "Entries of the book of answers"),
 	}
 }
