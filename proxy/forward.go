@@ -79,6 +79,7 @@ type forwarder struct {
 	waiting  bool       // for the first byte of a request
 	draining bool       // no further request
 	current  *exchange  // in flight, maybe nil
+	stale    bool       // the policy changed while current was in flight
 }
 
 // serve carries requests until the connection is finished, beginning with
@@ -114,11 +115,12 @@ func (f *forwarder) drain() {
 }
 
 // policyChanged ends the request in flight if the policy now in force does not
-// allow it. Without one it closes the connection that waits upstream: it was
-// judged by a policy that no later request is judged by.
+// allow it. The connection that waits upstream is closed, now or after that
+// request: it was judged by a policy that no later request is judged by.
 func (f *forwarder) policyChanged() {
 	f.mu.Lock()
 	current, up := f.current, f.up
+	f.stale = current != nil
 	f.mu.Unlock()
 	switch {
 	case current != nil:
@@ -239,21 +241,27 @@ func (f *forwarder) one(ctx context.Context, h *head) bool {
 	return x.run()
 }
 
-// setCurrent says which exchange a policy change concerns. One that changed
-// before is caught here.
+// setCurrent says which exchange a policy change concerns, nil for none. A
+// change that came before is caught here, and what it left is closed.
 func (f *forwarder) setCurrent(x *exchange) {
 	f.mu.Lock()
 	f.current = x
+	stale, up := f.stale, f.up
+	f.stale = false
 	f.mu.Unlock()
-	if x != nil {
+	switch {
+	case x != nil:
 		if err := x.pass.still(); err != nil {
 			x.cancel(err)
 		}
+	case stale:
+		up.dropIdle()
 	}
 }
 
 // connect finds the upstream connection for x: the pooled one if this very
-// request may use it, else a new one.
+// request may use it, else a new one. One that waited may be dead already, so
+// it is for requests only that can be sent again: idempotent, without a body.
 func (f *forwarder) connect(x *exchange) error {
 	if !f.up.fits(x) {
 		f.up.close()
@@ -264,7 +272,7 @@ func (f *forwarder) connect(x *exchange) error {
 	}
 	x.up = f.up
 	addr, ok := f.up.pooled()
-	if ok && x.pass.reusable(addr) {
+	if ok && x.repeatable() && x.pass.reusable(addr) {
 		x.addr = addr
 		return nil
 	}
@@ -275,6 +283,17 @@ func (f *forwarder) connect(x *exchange) error {
 	}
 	x.addr = f.up.offer(conn)
 	return nil
+}
+
+// repeatable reports whether the request may be sent twice, RFC 9110 section
+// 9.2.2, and can be.
+func (x *exchange) repeatable() bool {
+	switch x.head.method {
+	case "GET", "HEAD", "OPTIONS", "TRACE":
+		return !x.head.hasBody() && x.upgrade == ""
+	default:
+		return false
+	}
 }
 
 func isDenied(err error) bool {

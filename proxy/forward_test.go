@@ -41,6 +41,8 @@ type forwardBench struct {
 	dials  atomic.Int64
 	// carrier is replaced where a test wants to see what goproxy is given.
 	carrier http.Handler
+	noReuse atomic.Bool   // what reusable answers
+	ended   chan struct{} // one for each connection that ends at the origin
 
 	mu       sync.Mutex
 	notes    []note
@@ -54,12 +56,18 @@ func newBench(t *testing.T, origin http.Handler, allow ...string) *forwardBench 
 	ignore := goleak.IgnoreCurrent()
 	t.Cleanup(func() { goleak.VerifyNone(t, ignore) })
 	b := &forwardBench{
-		t: t, carrier: newCarrier(), changed: make(chan struct{}), forwards: make(map[*forwarder]bool),
+		t: t, carrier: newCarrier(), changed: make(chan struct{}), ended: make(chan struct{}, 100), forwards: make(map[*forwarder]bool),
 		limits: forwardLimits{headerBytes: 8192, headerTimeout: 5 * time.Second, idleTimeout: 10 * time.Second},
 	}
 	b.allow(allow...)
 	if origin != nil {
-		server := httptest.NewServer(origin)
+		server := httptest.NewUnstartedServer(origin)
+		server.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+			if state == http.StateClosed {
+				b.ended <- struct{}{}
+			}
+		}
+		server.Start()
 		t.Cleanup(server.Close)
 		b.origin = server.Listener.Addr().String()
 	}
@@ -279,7 +287,7 @@ type benchPassage struct {
 func (p *benchPassage) decision() allowlists.Decision { return p.d }
 func (p *benchPassage) generation() uint64            { return p.policy.Generation() }
 func (p *benchPassage) reusable(addr netip.Addr) bool {
-	return p.policy.Pool("build").DecideDial(p.d, addr, p.target.Port, time.Now()).Allowed()
+	return !p.g.b.noReuse.Load() && p.policy.Pool("build").DecideDial(p.d, addr, p.target.Port, time.Now()).Allowed()
 }
 
 func (p *benchPassage) dial(ctx context.Context) (net.Conn, error) {
@@ -352,8 +360,8 @@ func TestForwardCarries(t *testing.T) {
 	if post := closes[7]; post.sent != 3 || post.received != 20 || post.err != nil {
 		t.Errorf("the close record of a request of 3 bytes is %+v", post)
 	}
-	if n := b.dials.Load(); n != 3 {
-		t.Errorf("%d dials, want one for each change of destination", n)
+	if n := b.dials.Load(); n != 6 {
+		t.Errorf("%d dials, want one for each change of destination and each request that cannot be repeated", n)
 	}
 }
 
@@ -470,12 +478,30 @@ func TestForwardReload(t *testing.T) {
 	if status, _ := c.do(getA); status != 200 || b.dials.Load() != 2 {
 		t.Errorf("after a reload that allows it: %d with %d dials, want a new connection", status, b.dials.Load())
 	}
+	within(t, "the end of the connection that the old policy judged", b.ended)
 	b.allow("b.example:80")
 	b.each((*forwarder).policyChanged)
+	within(t, "the end of the connection that waits upstream", b.ended)
 	if status, _ := c.do(getA); status != 403 {
 		t.Errorf("after a reload that refuses it: %d", status)
 	}
 	if n := origin.requests.Load(); n != 2 {
 		t.Errorf("the origin saw %d requests", n)
+	}
+}
+
+func TestForwardJudgesAPooledConnectionAgain(t *testing.T) {
+	b := newBench(t, &echo{}, "a.example:80")
+	c := b.dialClient()
+	c.do(getA)
+	c.do(getA)
+	if n := b.dials.Load(); n != 1 {
+		t.Errorf("%d dials for two requests", n)
+	}
+	b.noReuse.Store(true)
+	c.do(getA)
+	within(t, "the end of the connection that may not be used again", b.ended)
+	if n := b.dials.Load(); n != 2 {
+		t.Errorf("%d dials, as the connection may not be used again", n)
 	}
 }

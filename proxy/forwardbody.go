@@ -62,8 +62,10 @@ func (b *requestBody) Read(p []byte) (int, error) {
 		b.cleanTrailer()
 		b.finished.Store(true)
 		b.x.watch()
-	case err != nil:
+	case err != nil && b.arm():
 		b.x.cancel(bodyTrouble(err))
+	case err != nil: // interrupt's doing, not the client's
+		err = errBodyStopped
 	}
 	return n, err
 }
@@ -101,19 +103,28 @@ func (b *requestBody) arm() bool {
 // Close does nothing: net/http's own would read the rest.
 func (b *requestBody) Close() error { return nil }
 
-// stopReading ends every read from the client and waits until none is under
-// way. What the client has sent is left for the next reader; the deadline is
-// cleared.
-func (x *exchange) stopReading() {
-	b := x.body
+// interrupt ends every read from the client, and lets no other begin. It does
+// not wait. The transport, which waits for its reads, needs it when the
+// upstream is gone.
+func (b *requestBody) interrupt() {
 	b.mu.Lock()
-	if b.stopped {
-		b.mu.Unlock()
+	defer b.mu.Unlock()
+	if !b.stopped {
+		b.stopped = true
+		_ = b.x.f.conn.SetReadDeadline(past)
+	}
+}
+
+// stopReading interrupts, and waits until no read is under way. What the client
+// has sent is left for the next reader; the deadline is cleared. It may be
+// called more than once, by the goroutine of the exchange.
+func (x *exchange) stopReading() {
+	if x.over {
 		return
 	}
-	b.stopped = true
-	_ = x.f.conn.SetReadDeadline(past)
-	b.mu.Unlock()
+	x.over = true
+	b := x.body
+	b.interrupt()
 	close(x.done)
 	b.reading.Lock()   // until a read under way has ended
 	b.reading.Unlock() //nolint:staticcheck // nothing to do inside

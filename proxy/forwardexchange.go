@@ -49,6 +49,7 @@ type exchange struct {
 	up      *upstream
 	addr    netip.Addr
 	watched sync.WaitGroup // the watch for the client's end
+	over    bool           // reading from the client was stopped
 	done    chan struct{}
 
 	sent, received atomic.Int64
@@ -71,7 +72,7 @@ func (f *forwarder) newExchange(ctx context.Context, h *head, target allowlists.
 		x.upgrade = upgradeWanted(req.Header)
 	}
 	x.body = newRequestBody(x, req)
-	x.res = &response{ctx: x.ctx, conn: f.conn, idle: f.limits.idleTimeout, head: h, received: &x.received, length: -1}
+	x.res = &response{ctx: x.ctx, extend: func() { x.body.arm() }, conn: f.conn, idle: f.limits.idleTimeout, head: h, received: &x.received, length: -1}
 	x.res.keep = func() bool { return !req.Close && x.body.ended() && !f.isDraining() }
 	if x.req, err = x.outgoing(req); err != nil {
 		x.cancel(err)
@@ -139,8 +140,8 @@ func (x *exchange) run() (keep bool) {
 		x.giveUp(err)
 		return false
 	case x.err != nil:
-		x.stopReading()
 		err := x.gone(x.err)
+		x.stopReading()
 		x.close(err)
 		x.giveUp(err)
 		return false
@@ -148,16 +149,16 @@ func (x *exchange) run() (keep bool) {
 	keep = x.res.finish(x.cut)
 	x.stopReading()
 	switch cause := context.Cause(x.ctx); {
+	case x.res.err == nil: // whole, whatever came too late to end it
+		x.close(nil)
 	case cause != nil:
 		x.close(cause)
 		x.giveUp(cause)
 		return false
 	case x.cut != nil:
 		x.close(x.gone(x.cut))
-	case x.res.err != nil:
-		x.close(fmt.Errorf("%w: %w", errClientGone, x.res.err))
 	default:
-		x.close(nil)
+		x.close(fmt.Errorf("%w: %w", errClientGone, x.res.err))
 	}
 	if !keep {
 		x.linger()
@@ -247,7 +248,7 @@ func (x *exchange) gone(err error) error {
 // RoundTrip is how goproxy sends the request.
 func (x *exchange) RoundTrip(req *http.Request, _ *goproxy.ProxyCtx) (*http.Response, error) {
 	x.cleanRequest(req)
-	trace := &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) { x.raw, _ = info.Conn.(*upstreamConn) }}
+	trace := &httptrace.ClientTrace{GotConn: x.gotConn}
 	resp, err := x.up.transport.RoundTrip(req.WithContext(httptrace.WithClientTrace(req.Context(), trace)))
 	if err == nil && resp.StatusCode == http.StatusSwitchingProtocols {
 		if x.raw != nil && x.upgrade != "" && names([]string{x.upgrade}, resp.Header.Get("Upgrade")) {
@@ -273,6 +274,15 @@ func (x *exchange) RoundTrip(req *http.Request, _ *goproxy.ProxyCtx) (*http.Resp
 	stripHopByHop(resp.Header)
 	resp.Body = &responseBody{ReadCloser: resp.Body, x: x}
 	return resp, nil
+}
+
+// gotConn learns which connection carries the request. A body that is still
+// being read when that connection ends is read no further.
+func (x *exchange) gotConn(info httptrace.GotConnInfo) {
+	x.raw, _ = info.Conn.(*upstreamConn)
+	if x.raw != nil && !x.body.ended() {
+		x.raw.setOnClose(x.body.interrupt)
+	}
 }
 
 // cleanRequest puts an upgrade back, and keeps net/http from adding anything of

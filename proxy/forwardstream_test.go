@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -114,6 +115,30 @@ func TestForwardEarlyResponse(t *testing.T) {
 	c.ended()
 	if opens := b.phases("open", 1); len(opens) != 1 {
 		t.Errorf("%d requests were carried", len(opens))
+	}
+}
+
+func TestForwardUpstreamGoesAwayDuringAnUpload(t *testing.T) {
+	b := newBench(t, rawOrigin(""), "a.example:80")
+	c := b.dialClient()
+	c.send("PUT http://a.example/ HTTP/1.1\r\nHost: a.example\r\nContent-Length: 100000\r\n\r\n" + strings.Repeat("x", 10))
+	if resp, _ := c.response("PUT"); resp.StatusCode != 502 {
+		t.Errorf("the client is answered %d", resp.StatusCode)
+	}
+	if end := b.phases("close", 1)[0]; end.reason != allowlists.UpstreamFailed {
+		t.Errorf("the close record is %+v", end)
+	}
+}
+
+func TestForwardBrokenChunks(t *testing.T) {
+	b := newBench(t, &echo{}, "a.example:80")
+	c := b.dialClient()
+	c.send("PUT http://a.example/ HTTP/1.1\r\nHost: a.example\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\nzz\r\n")
+	if resp, _ := c.response("PUT"); resp.StatusCode != 400 {
+		t.Errorf("the client is answered %d", resp.StatusCode)
+	}
+	if end := b.phases("close", 1)[0]; end.reason != allowlists.BadRequest {
+		t.Errorf("the close record is %+v", end)
 	}
 }
 
@@ -262,7 +287,9 @@ func TestForwardTimeouts(t *testing.T) {
 	if end := b.phases("close", 2)[1]; end.err == nil {
 		t.Errorf("a body that does not come: %+v", end)
 	}
-	c.ended()
+	if _, err := io.ReadAll(c.in); err != nil {
+		t.Errorf("its client reads %v", err)
+	}
 }
 
 func TestForwardDeadUpstream(t *testing.T) {
@@ -327,6 +354,12 @@ func TestUpstreamIsNotSharedAcrossRules(t *testing.T) {
 	}
 	if _, err := u.dial(t.Context(), "tcp", "a.example:80"); !errors.Is(err, errNoDial) {
 		t.Errorf("a dial without a request gives %v", err)
+	}
+	for addr, x := range map[string]*exchange{"a.example:80": {up: newUpstream(x, b.limits)}, "b.example:80": {up: u}} {
+		x.pass = pass
+		if _, err := u.dial(context.WithValue(t.Context(), exchangeKey{}, x), "tcp", addr); !errors.Is(err, errNoDial) {
+			t.Errorf("a dial to %s, with another upstream's request or to another destination, gives %v", addr, err)
+		}
 	}
 	if pass.reusable(netip.MustParseAddr("169.254.169.254")) {
 		t.Error("a connection to a metadata address may be used again")

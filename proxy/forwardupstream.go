@@ -178,6 +178,16 @@ type upstreamConn struct {
 	addr   netip.Addr // unmapped
 	idle   time.Duration
 	closed atomic.Bool
+	// onClose is called with each Close, by whoever closes; nil: nothing is.
+	onClose atomic.Pointer[func()]
+}
+
+// setOnClose has f called when the connection is closed, at once if it is.
+func (c *upstreamConn) setOnClose(f func()) {
+	c.onClose.Store(&f)
+	if c.closed.Load() {
+		f()
+	}
 }
 
 func (c *upstreamConn) Read(p []byte) (int, error) {
@@ -202,5 +212,8 @@ func (c *upstreamConn) CloseWrite() error {
 // Close may be called more than once.
 func (c *upstreamConn) Close() error {
 	c.closed.Store(true)
+	if f := c.onClose.Load(); f != nil {
+		(*f)()
+	}
 	return c.Conn.Close()
 }

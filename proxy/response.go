@@ -22,9 +22,11 @@ var (
 // it is what goproxy takes for an http.ResponseWriter. What is written is sent
 // at once. It is for one goroutine, but for sendContinue.
 type response struct {
-	ctx  context.Context // nothing is written once it is over
-	conn net.Conn
-	idle time.Duration // bounds each write
+	ctx context.Context // nothing is written once it is over
+	// extend is called with each write: a byte either way keeps both ways.
+	extend func()
+	conn   net.Conn
+	idle   time.Duration // bounds each write
 	// head says how the request was made, which decides the framing.
 	head *head
 	// length is the body's length if it is known, else -1; it may be set until
@@ -199,7 +201,8 @@ func (r *response) send(write func() error) {
 	if r.err != nil {
 		return
 	}
-	_ = r.conn.SetDeadline(time.Now().Add(r.idle)) // a byte either way keeps both ways
+	_ = r.conn.SetWriteDeadline(time.Now().Add(r.idle))
+	r.extend()
 	// Looked at after the deadline is set, as its end sets one, too.
 	err := r.ctx.Err()
 	if err == nil {
