@@ -92,6 +92,44 @@ func TestHeaderThatLiesIsMalformed(t *testing.T) {
 	}
 }
 
+func TestOnlyTheSameQuestionMatches(t *testing.T) {
+	q, _ := newQuestion("www.example", dns.TypeA, queryFlags{})
+	query, _ := q.pack(0x1234, false)
+	end := questionEnd(query)
+	for _, test := range []struct {
+		name string
+		at   int
+		byte byte
+		want match
+	}{
+		{"the same", 0, 0x12, matchExact},
+		{"an ID that differs in its first byte", 0, 0x13, matchNone},
+		{"an ID that differs in its last byte", 1, 0x35, matchNone},
+		{"a query", 2, 0x01, matchNone},
+		{"a NOTIFY", 2, 0xa1, matchNone},
+		{"no question", 5, 0, matchNone},
+		{"256 questions more", 4, 1, matchNone},
+		{"another letter", headerSize + 1, 'v', matchNone},
+		{"another letter that differs by the bit of case only in sum", headerSize + 1, 'W' + 1, matchNone},
+		{"a capital letter", headerSize + 1, 'W', matchCase},
+		{"a label length with the bit of case", headerSize, 3 | 0x20, matchNone},
+		{"another type", end + 1, 28, matchNone},
+		{"another class", end + 3, 3, matchNone},
+	} {
+		answer := append([]byte(nil), query...)
+		answer[2] |= replyBit
+		answer[test.at] = test.byte
+		if got := matchAnswer(query, answer); got != test.want {
+			t.Errorf("%s: got %d, want %d", test.name, got, test.want)
+		}
+		for cut := range end + 4 {
+			if matchAnswer(query, answer[:cut]) != matchNone {
+				t.Errorf("%s, cut to %d bytes, matches", test.name, cut)
+			}
+		}
+	}
+}
+
 func TestCountsMustBeTrueAndBounded(t *testing.T) {
 	q, _ := newQuestion("www.example", dns.TypeA, queryFlags{})
 	query, _ := q.pack(1, false)

@@ -19,6 +19,7 @@ func TestStreamIsSharedAndPipelined(t *testing.T) {
 	server := dnstest.NewServer(t, zone)
 	u := asking(t, upstreamConfig{}, "tcp://"+server.Addr().String())
 	wantAddr(t, u)
+	server.SetFaults(dnstest.Faults{Delay: 10 * time.Millisecond}) // so that they pile up
 	var wg sync.WaitGroup
 	for range 300 {
 		wg.Go(func() { wantAddr(t, u) })
