@@ -15,6 +15,7 @@ import (
 
 	"sallyport/allowlists"
 	"sallyport/dnsfilter"
+	"sallyport/proxy"
 )
 
 // Config is what alerting needs to know.
@@ -110,6 +111,12 @@ func (a *Alerting) ObserveQuery(r dnsfilter.QueryRecord) {
 	a.record(&e)
 }
 
+// ObserveConn records a connection, as ObserveQuery does a question.
+func (a *Alerting) ObserveConn(r proxy.ConnRecord) {
+	e := fromConn(r)
+	a.record(&e)
+}
+
 // System records an event of the daemon itself; docs/events.md lists them.
 // Details are strings, booleans, numbers and lists of strings.
 func (a *Alerting) System(event string, details map[string]any) {
@@ -144,18 +151,17 @@ func (a *Alerting) Decision(id string) ([]Event, bool) {
 	return events, len(events) > 0
 }
 
-// record makes the line of e and hands both on. e belongs to others then. The
-// line of a refusal, or of an event of our own, is waited for.
+// record makes the line of e and hands both on; e belongs to others then. It
+// waits for the line of a refusal. Alert events, which come from the reader, do
+// not go there again.
 func (a *Alerting) record(e *Event) {
 	w := encoders.Get().(*encoder)
 	line := w.encode(e)
 	if e.Kind != KindSystem {
 		a.recent.add(e.ID, line)
 	}
-	// e may be gone to the correlator before this function ends.
-	kind := e.Kind
-	wait := kind == KindDNS || kind == KindConn
-	wait = wait && e.Refused()
+	// Once pushed, e belongs to the correlator.
+	kind, wait := e.Kind, (e.Kind == KindDNS || e.Kind == KindConn) && e.Refused()
 	a.order.Lock()
 	end, batch, ok := a.log.append(line, kind == KindSystem)
 	if kind != KindAlert {

@@ -7,6 +7,7 @@ import (
 
 	"sallyport/allowlists"
 	"sallyport/dnsfilter"
+	"sallyport/proxy"
 )
 
 // typeNames are the record types that have a name in events; others are
@@ -79,6 +80,22 @@ func fromQuery(r dnsfilter.QueryRecord) Event {
 	e.By, e.Name, e.Host, e.Type, e.RCode = r.By, r.Name, r.Host.String(), typeName(r.Type), rcodeName(r.RCode)
 	e.Answers, e.Removed, e.CNAMEs = r.Answers, r.Removed, r.CNAMEs
 	e.Cached, e.Upstream, e.Search, e.TTL = r.Cached, r.Upstream, r.Search, r.TTL
+	e.Took, e.Error = r.Took.Truncate(time.Microsecond), r.Err
+	return e
+}
+
+// fromConn makes the event of a connection.
+func fromConn(r proxy.ConnRecord) Event {
+	e := begin(KindConn, r.ID, r.Time, r.Subject, r.Generation)
+	e.decided(r.Decision)
+	e.Phase, e.Via, e.Method = r.Phase, r.Via, r.Method
+	e.Host, e.Port, e.IP, e.ClientPort = r.Host, r.Port, plainAddr(r.Addr), r.ClientPort
+	e.SNI, e.ALPN, e.ECH = r.SNI, r.ALPN, r.ECH
+	if len(r.DNSIDs) > 0 {
+		e.DNSID = r.DNSIDs[0]
+	}
+	e.Names, e.Redialled, e.Ambiguous = r.Names, r.Redialled, r.Ambiguous
+	e.Sent, e.Received = r.Sent, r.Received
 	e.Took, e.Error = r.Took.Truncate(time.Microsecond), r.Err
 	return e
 }

@@ -1,0 +1,110 @@
+package alerting_test
+
+import (
+	"net/netip"
+	"time"
+
+	"sallyport/alerting"
+	"sallyport/allowlists"
+)
+
+// documentHead begins docs/events.md; the tables and examples that follow come
+// from the code.
+const documentHead = `# Events
+
+Sallyport writes one JSON object a line: to standard output, or to the file that ` + "`log.events`" + ` names. Every decision is there,
+allowed or refused. The JSON Schema is [events.schema.json](events.schema.json). This file is made from the code
+(` + "`go test ./alerting -update`" + `), and a test holds it against it.
+
+- Fields stand in the order given here. A field without a value is left out. New fields may come; none changes its meaning
+  within ` + "`v`" + ` 1.
+- ` + "`name`, `host`, `sni`, `alpn`, `method`, `cnames` and `error`" + ` may hold what a job chose. Everything that is not printable is
+  written as ` + "`\\uXXXX`" + `: controls, line and paragraph separators, bidirectional marks, invisible characters. A byte that is not UTF-8
+  becomes U+FFFD. So a line is always one event, and safe on a terminal. Escape it once more before it goes into HTML.
+- A value is cut after 1,024 bytes, which ` + "`…`" + ` shows. A line has 16 KiB at most; one that would be longer has its values cut after 64
+  bytes and its lists after 2 items.
+- The line of a refusal is written before the refusal is sent, unless writing fails or takes longer than a second. Lines of
+  allowed traffic may wait 100 ms.
+- On SIGHUP the file is opened again, so that it can be renamed away. Every line is in one file, whole.
+`
+
+// documentTail ends docs/events.md.
+const documentTail = `
+## When the log cannot be written
+
+Lines wait in a buffer of 64 MiB while writing is tried again, every second at the latest. What went out of a line in part is completed.
+When the buffer is full, ` + "`log.on_error: continue`" + ` drops further lines and counts them in ` + "`sallyport_events_dropped_total`" + `;
+` + "`deny`" + ` closes the gate when it is 7/8 full (` + "`log-degraded`" + `), until it is half empty. ` + "`log-degraded`" + ` events say so, once when it begins, once when
+lines begin to be lost, and once when it is over, with the number of lines lost.
+
+## After a restart
+
+With a file and ` + "`alerts.state_dir`" + `, alerting goes on behind the last line that it knows, before any new event: what was logged but not told to
+anybody, as after kill -9, is told then, once or twice, never not at all. If the file is another one than before (rotated while
+the daemon was down), all of it is read. With standard output or without ` + "`state_dir`" + ` this is not promised, and ` + "`started`" + ` says so
+(` + "`alerts_survive_restart`" + `).
+`
+
+// systemEvents are the events of kind system: when, and with which details.
+var systemEvents = map[string][2]string{
+	alerting.SystemStarted:      {"every listener is bound", "`version`, `pools`, `proxy`, `dns`, `placement`, `enforced`, `alerts_survive_restart`"},
+	alerting.SystemReloaded:     {"a changed configuration serves", "`policy`, `pools`"},
+	alerting.SystemReloadFailed: {"a changed configuration is not valid; the last good one goes on serving", "`error`"},
+	alerting.SystemStopping:     {"the daemon was told to end; new work is refused", "`drain_timeout`"},
+	alerting.SystemLogDegraded:  {"the event log cannot be written, loses lines, or is well again", "`state` (`failing`, `dropping`, `recovered`), `cause`, `lost` (lines), `unwaited` (refusals sent before their line was written), `refusing`"},
+	alerting.SystemResumed:      {"alerting went on in the log where it had stopped", "`events` (taken), `skipped` (lines that are no events), `from` and `to` (offsets), `whole_file` (why all of it was read), `error`"},
+	alerting.SystemEventsMissed: {"events did not reach the correlator, whose queue was full, and no file had them", "`missed`, `error`"},
+	alerting.SystemAlertFolded:  {"alerts were folded into one, as there were too many", ""},
+}
+
+// documentExample is a line shown in docs/events.md.
+type documentExample struct {
+	what  string
+	event alerting.Event
+}
+
+func documentExamples() []documentExample {
+	head := alerting.Event{Time: noon, Pool: "build", Client: netip.MustParseAddr("10.20.0.7"), Policy: 3}
+	dns := func(id, name string) alerting.Event {
+		e := head
+		e.Kind, e.ID, e.By, e.Name, e.Type, e.Took = alerting.KindDNS, id, alerting.ByClient, name, "A", 8214*time.Microsecond
+		return e
+	}
+	answered := dns("k3v9x2m4p7qa", "registry.corp.example")
+	answered.Verdict, answered.Reason, answered.Rule, answered.RCode = allowlists.Allow, allowlists.Allowed, "sallyport.yaml:14", "NOERROR"
+	answered.Answers, answered.CNAMEs, answered.Upstream = []netip.Addr{netip.MustParseAddr("198.51.100.7")}, []string{"edge.corp.example"}, "10.0.0.2:53"
+	refused := dns("m4p7qak3v9x2", "evil.example")
+	refused.Reason, refused.RCode, refused.Took = allowlists.NotInAllowlist, "NXDOMAIN", 41*time.Microsecond
+
+	conn := func(id, phase string, took time.Duration) alerting.Event {
+		e := head
+		e.Kind, e.ID, e.Phase, e.Via, e.Took, e.ClientPort, e.Port = alerting.KindConn, id, phase, "connect", took, 50123, 443
+		return e
+	}
+	opened := conn("p7qak3v9x2m4", alerting.PhaseOpen, 23417*time.Microsecond)
+	opened.Verdict, opened.Reason, opened.Rule = allowlists.Allow, allowlists.Allowed, "sallyport.yaml:14"
+	opened.Host, opened.IP, opened.DNSID = "registry.corp.example", netip.MustParseAddr("198.51.100.7"), answered.ID
+	closed := opened
+	closed.Phase, closed.Took, closed.Sent, closed.Received = alerting.PhaseClose, 1912*time.Millisecond, 2210, 81532
+	closed.SNI, closed.ALPN = "registry.corp.example", "h2,http/1.1"
+	audited := conn("qak3v9x2m4p7", alerting.PhaseOpen, 31*time.Millisecond)
+	audited.Verdict, audited.Reason, audited.Would = allowlists.Allow, allowlists.AllowedByAudit, allowlists.NotInAllowlist
+	audited.Host, audited.IP = "mirror.example", netip.MustParseAddr("203.0.113.9")
+	denied := conn("x2m4p7qak3v9", alerting.PhaseRefused, 96*time.Microsecond)
+	denied.Reason, denied.Host = allowlists.NotInAllowlist, "evil.example\n{\"v\":1}"
+
+	alert := head
+	alert.Kind, alert.ID, alert.Alert, alert.Severity = alerting.KindAlert, "v9x2m4p7qak3", "denied-egress", "medium"
+	alert.Summary, alert.Key, alert.Count = "evil.example was refused 2 times", "denied-egress/build/evil.example", 2
+	alert.First, alert.Last, alert.Evidence = noon, noon.Add(time.Second), []string{refused.ID, denied.ID}
+	alert.Host, alert.Port, alert.Suggest = "evil.example", 443, "- evil.example"
+
+	system := alerting.Event{Time: noon, Kind: alerting.KindSystem, Policy: 4, Event: alerting.SystemReloaded, Details: map[string]any{"policy": 4, "pools": 2}}
+	return []documentExample{
+		{"An allowed name", answered}, {"A refused name", refused},
+		{"A tunnel opens", opened}, {"The same tunnel closes", closed},
+		{"A connection that only audit mode lets through", audited},
+		{"A refused connection to a name that tries to forge a line", denied},
+		{"An alert", alert}, {"A reload", system},
+	}
+}
