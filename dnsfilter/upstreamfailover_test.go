@@ -3,6 +3,7 @@ package dnsfilter
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -73,7 +74,7 @@ func TestQuestionsInFlightAreBounded(t *testing.T) {
 		synctest.Wait()
 		late, done := context.WithTimeout(ctx, time.Second)
 		defer done()
-		if _, _, err := u.exchange(late, "www.example", dns.TypeA, queryFlags{}); !errors.Is(err, errUpstreamTimeout) {
+		if _, _, err := u.exchange(late, "www.example", dns.TypeA, queryFlags{}); !errors.Is(err, errUpstreamTimeout) || !strings.Contains(err.Error(), "slots") {
 			t.Errorf("got %v", err)
 		}
 		if len(u.slots) != maxInFlight || u.status()[0].LastError != "" {

@@ -1,6 +1,7 @@
 package dnsfilter
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"strings"
@@ -19,7 +20,6 @@ func TestStreamIsSharedAndPipelined(t *testing.T) {
 	server := dnstest.NewServer(t, zone)
 	u := asking(t, upstreamConfig{}, "tcp://"+server.Addr().String())
 	wantAddr(t, u)
-	server.SetFaults(dnstest.Faults{Delay: 10 * time.Millisecond}) // so that they pile up
 	var wg sync.WaitGroup
 	for range 300 {
 		wg.Go(func() { wantAddr(t, u) })
@@ -119,6 +119,25 @@ func TestDeadConnectionIsGivenUp(t *testing.T) {
 	}
 	if s := u.status()[0]; s.LastError != "" {
 		t.Errorf("the second came too late for the attempt: %s", s.LastError)
+	}
+}
+
+func TestConnectionsAreBounded(t *testing.T) {
+	noLeaks(t)
+	transport := newStreamTransport(func(ctx context.Context) (net.Conn, error) {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}, time.Hour)
+	defer transport.close()
+	for range 3 * maxStreams {
+		if s, err := transport.pick(true); s == nil || err != nil {
+			t.Fatalf("got %v, %v", s, err)
+		}
+	}
+	transport.mu.Lock()
+	defer transport.mu.Unlock()
+	if n := len(transport.streams); n != maxStreams {
+		t.Errorf("%d connections, want %d", n, maxStreams)
 	}
 }
 
