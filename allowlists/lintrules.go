@@ -172,7 +172,7 @@ func newCoverIndex() *coverIndex {
 
 // maxPerBase bounds the rules kept for one base, so that a file of nothing but
 // partial labels is looked at in linear time.
-const maxPerBase = 128
+const maxPerBase = 64
 
 func (c *coverIndex) add(rule *Rule) {
 	switch {
@@ -193,7 +193,7 @@ func (c *coverIndex) add(rule *Rule) {
 // none. With same, it must also treat it alike, so that rule is superfluous.
 func (c *coverIndex) covering(rule *Rule, same bool) *Rule {
 	fits := func(other *Rule) bool {
-		if other == rule || c.ordered && behind(other, rule) || !coversPorts(other.Ports, rule.Ports) || other.Prefix.IsValid() != rule.Prefix.IsValid() {
+		if other == rule || other.Prefix.IsValid() != rule.Prefix.IsValid() {
 			return false
 		}
 		if rule.Prefix.IsValid() && !coversPrefix(other.Prefix, rule.Prefix, same) {
@@ -202,7 +202,7 @@ func (c *coverIndex) covering(rule *Rule, same bool) *Rule {
 		if !rule.Prefix.IsValid() && !other.Host.Covers(rule.Host) {
 			return false
 		}
-		return !same || treatsAlike(other, rule)
+		return coversPorts(other.Ports, rule.Ports) && !(c.ordered && behind(other, rule)) && (!same || treatsAlike(other, rule))
 	}
 	for _, list := range c.candidates(rule) {
 		if i := slices.IndexFunc(list, fits); i >= 0 {
