@@ -6,16 +6,11 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/http/httptrace"
 	"net/netip"
-	"os"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/elazarl/goproxy"
 
 	"sallyport/allowlists"
 )
@@ -226,91 +221,3 @@ func (x *exchange) carry() {
 
 // close writes the close record.
 func (x *exchange) close(err error) { x.pass.closed(x.sent.Load(), x.received.Load(), err) }
-
-// gone says what ended an exchange: what cancelled it, a denial as it is, else
-// a failure of the upstream.
-func (x *exchange) gone(err error) error {
-	if cause := context.Cause(x.ctx); cause != nil && !errors.Is(cause, context.DeadlineExceeded) {
-		return cause
-	}
-	var timeout interface{ Timeout() bool }
-	d := allowlists.Decision{Verdict: allowlists.Allow, Reason: allowlists.UpstreamFailed, Rule: x.pass.decision().Rule}
-	switch {
-	case isDenied(err):
-		return err
-	case errors.Is(err, errUnasked):
-	case errors.Is(err, os.ErrDeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
-		d.Reason = allowlists.TimedOut
-	}
-	return &allowlists.DeniedError{Decision: d, Addr: x.addr, Err: err}
-}
-
-// RoundTrip is how goproxy sends the request.
-func (x *exchange) RoundTrip(req *http.Request, _ *goproxy.ProxyCtx) (*http.Response, error) {
-	x.cleanRequest(req)
-	trace := &httptrace.ClientTrace{GotConn: x.gotConn}
-	resp, err := x.up.transport.RoundTrip(req.WithContext(httptrace.WithClientTrace(req.Context(), trace)))
-	if err == nil && resp.StatusCode == http.StatusSwitchingProtocols {
-		if x.raw != nil && x.upgrade != "" && names([]string{x.upgrade}, resp.Header.Get("Upgrade")) {
-			x.switched = resp
-			err = errSwitched
-		} else {
-			_ = resp.Body.Close()
-			err = errUnasked
-		}
-	}
-	if err != nil {
-		x.err = err
-		x.res.silence()
-		return nil, err
-	}
-	x.res.length = resp.ContentLength
-	if resp.StatusCode == http.StatusNotModified { // net/http says 0 here
-		x.res.length = -1
-		if n, err := strconv.ParseInt(resp.Header.Get("Content-Length"), 10, 64); err == nil && n >= 0 {
-			x.res.length = n
-		}
-	}
-	stripHopByHop(resp.Header)
-	resp.Body = &responseBody{ReadCloser: resp.Body, x: x}
-	return resp, nil
-}
-
-// gotConn learns which connection carries the request. A body that is still
-// being read when that connection ends is read no further.
-func (x *exchange) gotConn(info httptrace.GotConnInfo) {
-	x.raw, _ = info.Conn.(*upstreamConn)
-	if x.raw != nil && !x.body.ended() {
-		x.raw.setOnClose(x.body.interrupt)
-	}
-}
-
-// cleanRequest puts an upgrade back, and keeps net/http from adding anything of
-// its own.
-func (x *exchange) cleanRequest(req *http.Request) {
-	if !x.head.expects {
-		req.Header.Del("Expect")
-	}
-	if _, ok := req.Header["User-Agent"]; !ok {
-		req.Header["User-Agent"] = []string{""} // net/http writes none then
-	}
-	if x.upgrade != "" {
-		req.Header.Set("Connection", "Upgrade")
-		req.Header.Set("Upgrade", x.upgrade)
-	}
-	req.Close = false // the upstream connection is not the client's
-}
-
-// responseBody remembers what cut a response short.
-type responseBody struct {
-	io.ReadCloser
-	x *exchange
-}
-
-func (b *responseBody) Read(p []byte) (int, error) {
-	n, err := b.ReadCloser.Read(p)
-	if err != nil && err != io.EOF {
-		b.x.cut = err
-	}
-	return n, err
-}

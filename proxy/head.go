@@ -160,13 +160,3 @@ func scanHead(have []byte, from int) (int, error) {
 func bad(err error) error {
 	return &allowlists.DeniedError{Decision: allowlists.Decision{Reason: allowlists.BadRequest}, Err: err}
 }
-
-// isToken reports whether c may stand in a token, RFC 9110 section 5.6.2.
-func isToken(c byte) bool {
-	switch {
-	case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':
-		return true
-	default:
-		return bytes.IndexByte([]byte("!#$%&'*+-.^_`|~"), c) >= 0
-	}
-}

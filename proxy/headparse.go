@@ -240,28 +240,3 @@ func (h *head) checkFraming() error {
 		return nil
 	}
 }
-
-// isTokens reports whether text is a token.
-func isTokens(text string) bool {
-	for i := 0; i < len(text); i++ {
-		if !isToken(text[i]) {
-			return false
-		}
-	}
-	return text != ""
-}
-
-func isHex(c byte) bool {
-	return '0' <= c && c <= '9' || 'a' <= c && c <= 'f' || 'A' <= c && c <= 'F'
-}
-
-// isFraming reports whether a field decides where a message goes or ends, so
-// that it means something else, or nothing, behind a body: RFC 9110 section 6.5.1.
-func isFraming(name string) bool {
-	for _, framing := range []string{"Transfer-Encoding", "Content-Length", "Trailer", "Host"} {
-		if strings.EqualFold(name, framing) {
-			return true
-		}
-	}
-	return false
-}
