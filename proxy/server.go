@@ -1,0 +1,243 @@
+// Package proxy is the way out for connections: it reads what a client asks
+// for, has it judged by name, port, address and first bytes, dials exactly what
+// was judged, carries the bytes, and leaves one record for each decision.
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+
+	"sallyport/allowlists"
+)
+
+// A Listener is one address to take connections on.
+type Listener struct {
+	Addr string // "host:port"; port 0 takes a free one
+	Pool string // the pool whose own listener it is; "" finds the pool by the client's address
+}
+
+// Config is what a Server needs. Every func must be safe for concurrent use.
+type Config struct {
+	Listeners []Listener
+	Limits    allowlists.Limits // DNSPerClient and BookEntries are not ours
+	Policy    func() *allowlists.Policy
+	Resolver  Resolver
+	// Observe takes every record. It returns once a refusal is written down;
+	// only then is the client told. nil drops them.
+	Observe func(ConnRecord)
+	// Gate is asked before new work: Allowed, or the reason to refuse it. nil
+	// always allows.
+	Gate func() allowlists.Reason
+	// IsOwn reports whether a destination is a listener of this daemon, on any
+	// own address. nil knows only the addresses that this server bound.
+	IsOwn      func(netip.AddrPort) bool
+	Progress   time.Duration // between records of an open tunnel; 0 writes none
+	Log        zerolog.Logger
+	Registerer prometheus.Registerer // nil counts nowhere
+}
+
+// A Server is the explicit proxy. New, Listen, then Serve, once each; every
+// other method is safe for concurrent use at any time.
+type Server struct {
+	cfg     Config
+	limits  *limits
+	carrier http.Handler
+	metrics *metrics
+
+	refusing chan struct{} // one for each connection that is being told of a limit
+	draining atomic.Bool
+
+	mu        sync.Mutex // guards all below
+	listeners []boundListener
+	sessions  map[*session]struct{} // at most limits.connections
+	running   sync.WaitGroup        // sessions and connections being refused
+}
+
+type boundListener struct {
+	*net.TCPListener
+	pool string
+}
+
+// New checks the configuration. It binds nothing and starts nothing.
+func New(cfg Config) (*Server, error) {
+	switch l := cfg.Limits; {
+	case cfg.Policy == nil, cfg.Resolver == nil:
+		return nil, errors.New("the proxy needs a policy and a resolver")
+	case l.Connections <= 0, l.ConnectionsPerClient <= 0, l.Dials <= 0, l.HeaderBytes <= 0:
+		return nil, errors.New("a limit of the proxy is not positive")
+	case l.HeaderTimeout <= 0, l.HelloTimeout <= 0, l.DialTimeout <= 0, l.IdleTimeout <= 0, l.DrainTimeout < 0:
+		return nil, errors.New("a time limit of the proxy is not positive")
+	}
+	if cfg.Observe == nil {
+		cfg.Observe = func(ConnRecord) {}
+	}
+	if cfg.Gate == nil {
+		cfg.Gate = func() allowlists.Reason { return allowlists.Allowed }
+	}
+	s := &Server{
+		cfg: cfg, carrier: newCarrier(),
+		limits: newLimits(limitCounts{
+			connections: cfg.Limits.Connections, connectionsPerClient: cfg.Limits.ConnectionsPerClient, dials: cfg.Limits.Dials,
+		}, time.Now),
+		refusing: make(chan struct{}, refusalsAtOnce),
+		sessions: make(map[*session]struct{}),
+	}
+	if s.cfg.IsOwn == nil {
+		s.cfg.IsOwn = s.bound
+	}
+	var err error
+	if s.metrics, err = newMetrics(cfg.Registerer); err != nil {
+		return nil, fmt.Errorf("registering metrics: %w", err)
+	}
+	return s, nil
+}
+
+// Listen binds every listener, or none: the first that cannot be bound is the
+// error.
+func (s *Server) Listen() error {
+	var config net.ListenConfig
+	config.SetMultipathTCP(false) // splice(2) does not know it
+	for _, want := range s.cfg.Listeners {
+		l, err := config.Listen(context.Background(), "tcp", want.Addr)
+		if err != nil {
+			s.Close()
+			return fmt.Errorf("listening for the proxy: %w", err)
+		}
+		s.mu.Lock()
+		s.listeners = append(s.listeners, boundListener{l.(*net.TCPListener), want.Pool})
+		s.mu.Unlock()
+	}
+	return nil
+}
+
+// Addrs are the addresses bound, in the order of Config.Listeners.
+func (s *Server) Addrs() []netip.AddrPort {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	addrs := make([]netip.AddrPort, len(s.listeners))
+	for i, l := range s.listeners {
+		addrs[i] = l.Addr().(*net.TCPAddr).AddrPort()
+	}
+	return addrs
+}
+
+// bound reports whether a destination is a listener of this server.
+func (s *Server) bound(addr netip.AddrPort) bool {
+	for _, own := range s.Addrs() {
+		if own.Port() == addr.Port() && (own.Addr().Unmap() == addr.Addr().Unmap() || own.Addr().IsUnspecified()) {
+			return true
+		}
+	}
+	return false
+}
+
+// Close closes the listeners. Serve does so by itself; Close is for a program
+// that gives up between Listen and Serve.
+func (s *Server) Close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, l := range s.listeners {
+		_ = l.Close()
+	}
+}
+
+// Serve takes connections until ctx ends. Then it takes no more, lets what is
+// open finish for Limits.DrainTimeout, closes the rest and returns nil; every
+// goroutine has ended by then.
+func (s *Server) Serve(ctx context.Context) error {
+	var loops sync.WaitGroup
+	s.mu.Lock()
+	for _, l := range s.listeners {
+		loops.Go(func() { s.accept(ctx, l) })
+	}
+	s.mu.Unlock()
+	loops.Go(func() { s.expire(ctx) })
+	<-ctx.Done()
+	s.draining.Store(true)
+	s.Close()
+	loops.Wait()
+	s.drain()
+	return nil
+}
+
+// drain lets sessions finish, then ends them, then closes their connections.
+func (s *Server) drain() {
+	done := make(chan struct{})
+	go func() { s.running.Wait(); close(done) }()
+	s.each((*session).drain)
+	late := time.NewTimer(s.cfg.Limits.DrainTimeout)
+	defer late.Stop()
+	select {
+	case <-done:
+		return
+	case <-late.C:
+	}
+	down := refusal(allowlists.Decision{Reason: allowlists.ShuttingDown}, nil)
+	s.each(func(sess *session) { sess.end(down) })
+	<-done
+}
+
+// each calls do for every session, without a lock.
+func (s *Server) each(do func(*session)) {
+	s.mu.Lock()
+	all := make([]*session, 0, len(s.sessions))
+	for sess := range s.sessions {
+		all = append(all, sess)
+	}
+	s.mu.Unlock()
+	for _, sess := range all {
+		do(sess)
+	}
+}
+
+// PolicyChanged closes what the policy now in force does not allow. It returns
+// before the last of it is closed.
+func (s *Server) PolicyChanged() { s.each((*session).policyChanged) }
+
+// expireEvery is how often rules that end are looked for.
+const expireEvery = 500 * time.Millisecond
+
+// expire does what PolicyChanged does whenever a rule ends, until ctx does.
+func (s *Server) expire(ctx context.Context) {
+	tick := time.NewTicker(expireEvery)
+	defer tick.Stop()
+	// Without the monotonic clock: a rule ends by the calendar.
+	last := time.Now().Round(0)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		now := time.Now().Round(0)
+		if s.cfg.Policy().ExpiresBetween(last, now) {
+			s.PolicyChanged()
+		}
+		last = now
+	}
+}
+
+// Status is what a server is doing.
+type Status struct {
+	Listeners []netip.AddrPort
+	Sessions  int  // client connections
+	Draining  bool // no new ones are taken
+}
+
+// Status tells what the server is doing now.
+func (s *Server) Status() Status {
+	addrs := s.Addrs()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return Status{Listeners: addrs, Sessions: len(s.sessions), Draining: s.draining.Load()}
+}

@@ -1,0 +1,240 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"sallyport/allowlists"
+)
+
+// A relay carries bytes both ways between two connections, each direction
+// until its end of stream, which it passes on alone (half-close). It has two
+// goroutines, that of run and one more. It closes neither connection.
+type relay struct {
+	client, upstream net.Conn
+	early            []byte        // goes upstream first
+	idle             time.Duration // without a byte either way
+	every            time.Duration // between calls of onProgress; 0 for none
+
+	// Each may be nil. The first two are called for bytes that were written,
+	// from one goroutine each; onProgress from a third, never after run.
+	onSent, onReceived func(int)
+	onProgress         func(sent, received int64)
+
+	sent, received atomic.Int64
+	active         atomic.Int64 // when a byte last moved, Unix nanoseconds
+	stopped        atomic.Bool  // no read or write may wait any more
+
+	mu    sync.Mutex // guards all below
+	cause error      // why it was stopped
+	over  bool
+	watch *time.Timer
+	next  time.Time // of onProgress
+}
+
+// newRelay makes a relay with the limits of the configuration.
+func (s *session) newRelay(client, upstream net.Conn) *relay {
+	return &relay{client: client, upstream: upstream, idle: s.server.cfg.Limits.IdleTimeout, every: s.server.cfg.Progress}
+}
+
+// relayUpgrade carries what follows a 101 until both sides end, and closes
+// upstream.
+func (s *session) relayUpgrade(ctx context.Context, client, upstream net.Conn, sent, received func(int)) error {
+	defer upstream.Close()
+	r := s.newRelay(client, upstream)
+	r.onSent, r.onReceived = sent, received
+	return r.run(ctx, nil)
+}
+
+// run relays until both directions have ended, a connection breaks, no byte
+// moves for the idle time, or ctx ends. prelude, if not nil, gives the bytes
+// that go upstream first, while the other direction flows already; its error
+// ends the relay. The error is a timed-out, the cause of ctx, prelude's, or
+// that of the connection that broke.
+func (r *relay) run(ctx context.Context, prelude func() ([]byte, error)) error {
+	release := context.AfterFunc(ctx, func() { r.stop(context.Cause(ctx)) })
+	defer release()
+	r.begin()
+	defer r.end()
+	var down sync.WaitGroup
+	down.Go(func() {
+		defer r.contain()
+		r.direction(r.client, r.upstream, &r.received, r.onReceived)
+	})
+	defer down.Wait() // also when this side panics
+	func() {
+		defer r.stopOnPanic()
+		r.up(prelude)
+	}()
+	down.Wait()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.cause
+}
+
+// up carries the client's bytes.
+func (r *relay) up(prelude func() ([]byte, error)) {
+	early := r.early
+	if prelude != nil {
+		var err error
+		if early, err = prelude(); err != nil {
+			r.stop(err)
+			return
+		}
+	}
+	if len(early) > 0 {
+		n, err := r.upstream.Write(early)
+		r.count(n, &r.sent, r.onSent)
+		if err != nil {
+			r.note(fmt.Errorf("writing to the upstream: %w", err))
+			return
+		}
+	}
+	r.early = nil
+	r.direction(r.upstream, r.client, &r.sent, r.onSent)
+}
+
+// direction carries one way and passes its end on. A connection that breaks
+// while it is read stops both ways; one that cannot be written to may still
+// have something to say.
+func (r *relay) direction(dst, src net.Conn, total *atomic.Int64, on func(int)) {
+	err := r.carry(dst, src, func(n int) { r.count(n, total, on) })
+	var broken *readError
+	switch {
+	case err == nil:
+		closeWrite(dst)
+	case errors.As(err, &broken):
+		r.stop(broken.err)
+	default:
+		r.note(err)
+	}
+}
+
+// readError is a failure of the side that is read.
+type readError struct{ err error }
+
+func (e *readError) Error() string { return e.err.Error() }
+
+// count takes note of bytes that were written.
+func (r *relay) count(n int, total *atomic.Int64, on func(int)) {
+	if n <= 0 {
+		return
+	}
+	total.Add(int64(n))
+	r.active.Store(time.Now().UnixNano())
+	if on != nil {
+		on(n)
+	}
+}
+
+// note keeps the first trouble, without stopping anything.
+func (r *relay) note(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.cause == nil {
+		r.cause = err
+	}
+}
+
+// stop ends both directions, wherever they wait. The first cause stays, but a
+// denial of ours beats the trouble that came before it.
+func (r *relay) stop(cause error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.over {
+		return
+	}
+	if r.cause == nil || isDenied(cause) && !isDenied(r.cause) {
+		r.cause = cause
+	}
+	r.stopped.Store(true)
+	_ = r.client.SetDeadline(past)
+	_ = r.upstream.SetDeadline(past)
+}
+
+// contain makes a panic of the second goroutine the end of the relay alone.
+func (r *relay) contain() {
+	if p := recover(); p != nil {
+		r.stop(refusal(allowlists.Decision{}, fmt.Errorf("%w: %v", errPanic, p)))
+	}
+}
+
+// stopOnPanic stops the other direction before the panic goes on.
+func (r *relay) stopOnPanic() {
+	if p := recover(); p != nil {
+		r.stop(fmt.Errorf("%w: %v", errPanic, p))
+		panic(p)
+	}
+}
+
+// begin starts the watch over idle time and progress.
+func (r *relay) begin() {
+	now := time.Now()
+	r.active.Store(now.UnixNano())
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.next = now.Add(r.every)
+	r.watch = time.AfterFunc(r.wait(now), r.look)
+}
+
+// end ends the watch; look does nothing after it.
+func (r *relay) end() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.over = true
+	r.watch.Stop()
+}
+
+// wait says how long there is nothing to look at.
+func (r *relay) wait(now time.Time) time.Duration {
+	wait := time.Unix(0, r.active.Load()).Add(r.idle).Sub(now)
+	if r.every > 0 && r.onProgress != nil {
+		wait = min(wait, r.next.Sub(now))
+	}
+	return max(wait, time.Millisecond)
+}
+
+// look is called when idle time or progress may be due.
+func (r *relay) look() {
+	if r.lookAround() {
+		d := allowlists.Decision{Verdict: allowlists.Allow, Reason: allowlists.TimedOut}
+		r.stop(refusal(d, errIdle))
+	}
+}
+
+// lookAround reports whether the relay has been idle for too long. If not, it
+// writes the progress that is due and comes again.
+func (r *relay) lookAround() (idle bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.over {
+		return false
+	}
+	now := time.Now()
+	if now.Sub(time.Unix(0, r.active.Load())) >= r.idle {
+		return true
+	}
+	if r.every > 0 && r.onProgress != nil && !now.Before(r.next) {
+		r.next = now.Add(r.every)
+		r.onProgress(r.sent.Load(), r.received.Load())
+	}
+	r.watch.Reset(r.wait(now))
+	return false
+}
+
+var errIdle = errors.New("no byte moved for limits.idle_timeout")
+
+// closeWrite ends the stream towards conn, and where it cannot do that alone,
+// the whole connection.
+func closeWrite(conn net.Conn) {
+	if half, ok := conn.(interface{ CloseWrite() error }); ok {
+		_ = half.CloseWrite()
+		return
+	}
+	_ = conn.Close()
+}

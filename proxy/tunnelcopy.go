@@ -1,0 +1,149 @@
+package proxy
+
+import (
+	"errors"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// Bounds of one step of a relay.
+const (
+	copyBuffer = 32 << 10
+	// spliceBytes is how much the kernel moves before it is counted. A peer
+	// that takes longer than idle_timeout for so much counts as idle.
+	spliceBytes = 256 << 10
+	// spliceHold is how long a splice may wait for more, holding its pipe.
+	spliceHold = time.Second
+)
+
+// copyBuffers are lent for the moment between a read and a write.
+var copyBuffers = sync.Pool{New: func() any { return new([copyBuffer]byte) }}
+
+// carry copies from src to dst until the end of src's stream, and calls wrote
+// after each write. An error of the reading side is a *readError.
+func (r *relay) carry(dst, src net.Conn, wrote func(int)) error {
+	in, ok := src.(*net.TCPConn)
+	out, both := dst.(*net.TCPConn)
+	if !ok {
+		return r.carryPlain(dst, src, wrote)
+	}
+	raw, err := in.SyscallConn()
+	if err != nil {
+		return &readError{err}
+	}
+	for {
+		// Small transfers go through a buffer that is only held while there is
+		// something to carry: an idle tunnel holds neither buffer nor pipe.
+		n, full, err := r.step(dst, raw)
+		wrote(n)
+		if err == nil && full && both {
+			err = r.splice(out, in, wrote)
+		}
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return err
+		}
+	}
+}
+
+// step moves what is readable, at most a buffer's worth. full is set if there
+// may well be more. The error is io.EOF at the end of the stream.
+func (r *relay) step(dst net.Conn, src syscall.RawConn) (n int, full bool, err error) {
+	var buf *[copyBuffer]byte
+	defer func() {
+		if buf != nil {
+			copyBuffers.Put(buf)
+		}
+	}()
+	var readErr error
+	waitErr := src.Read(func(fd uintptr) bool {
+		buf = copyBuffers.Get().(*[copyBuffer]byte)
+		for {
+			n, readErr = syscall.Read(int(fd), buf[:])
+			if readErr != syscall.EINTR {
+				break
+			}
+		}
+		if readErr == syscall.EAGAIN {
+			copyBuffers.Put(buf)
+			buf = nil
+			return false
+		}
+		return true
+	})
+	switch {
+	case waitErr != nil:
+		return 0, false, &readError{waitErr}
+	case readErr != nil:
+		return 0, false, &readError{os.NewSyscallError("read", readErr)}
+	case n == 0:
+		return 0, false, io.EOF
+	}
+	full = n == len(buf)
+	n, err = dst.Write(buf[:n])
+	return n, full, err
+}
+
+// splice has the kernel move bytes, until none came for a while. The error is
+// io.EOF at the end of the stream.
+func (r *relay) splice(dst, src *net.TCPConn, wrote func(int)) error {
+	defer r.setReadDeadline(src, time.Time{})
+	for {
+		r.setReadDeadline(src, time.Now().Add(spliceHold))
+		n, err := dst.ReadFrom(&io.LimitedReader{R: src, N: spliceBytes})
+		wrote(int(n))
+		switch {
+		case errors.Is(err, os.ErrDeadlineExceeded) && !r.stopped.Load():
+			return nil
+		case err != nil:
+			return spliceError(err)
+		case n < spliceBytes:
+			return io.EOF
+		}
+	}
+}
+
+// spliceError tells a failure to read from one to write: net wraps them alike,
+// but for the system call.
+func spliceError(err error) error {
+	if errors.Is(err, syscall.EPIPE) {
+		return err
+	}
+	return &readError{err}
+}
+
+// setReadDeadline sets a deadline, unless stop has set the last one.
+func (r *relay) setReadDeadline(conn net.Conn, at time.Time) {
+	_ = conn.SetReadDeadline(at)
+	if r.stopped.Load() {
+		_ = conn.SetReadDeadline(past)
+	}
+}
+
+// carryPlain is carry for connections that are no sockets of their own.
+func (r *relay) carryPlain(dst, src net.Conn, wrote func(int)) error {
+	buf := copyBuffers.Get().(*[copyBuffer]byte)
+	defer copyBuffers.Put(buf)
+	for {
+		n, err := src.Read(buf[:])
+		if n > 0 {
+			written, writeErr := dst.Write(buf[:n])
+			wrote(written)
+			if writeErr != nil {
+				return writeErr
+			}
+		}
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return &readError{err}
+		}
+	}
+}
