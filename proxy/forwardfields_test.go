@@ -148,7 +148,9 @@ func TestCarrierTakesNothingButHTTP(t *testing.T) {
 				t.Error("goproxy was given CONNECT")
 			}
 		}()
-		newCarrier().ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("CONNECT", "a.example:443", nil))
+		req := httptest.NewRequest("GET", "http://a.example/", nil)
+		req.Method = "CONNECT"
+		newCarrier().ServeHTTP(httptest.NewRecorder(), req)
 	}()
 	// Without an exchange there is no way out.
 	rec := httptest.NewRecorder()

@@ -113,7 +113,7 @@ func TestPlacesTakenBackWithinAPool(t *testing.T) {
 func TestNoPoolStarvesAnother(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(1, 2))
 	clock := time.Unix(1000, 0)
-	for round := range 200 {
+	for round := range 60 {
 		size := 2 + rnd.IntN(40)
 		p := newPlaces(size, size, func() time.Time { return clock })
 		var mine []*lease
