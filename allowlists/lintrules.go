@@ -121,7 +121,7 @@ func (r *ruleLint) presets() {
 		for j := range rules {
 			seen.add(&rules[j])
 		}
-		if !adds {
+		if !adds && len(rules) > 0 {
 			r.report.Warnf(at, "preset %q adds no rule that is not there already; remove it", name)
 		}
 		if len(open) > 0 {

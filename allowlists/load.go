@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"sallyport/allowlists/diag"
+	"sallyport/allowlists/presets"
 )
 
 // A File is a configuration that was loaded without an error.
@@ -68,7 +69,7 @@ func Load(sources []Source, env func(string) (string, bool), now time.Time) (*Fi
 func newLoader(env func(string) (string, bool), now time.Time) *loader {
 	return &loader{
 		report: new(diag.Report), schema: configSchema(), env: env, now: now, readFile: readSecretFile,
-		preset: presetText, presetNames: presetNames(),
+		preset: presets.Get, presetNames: presets.Names(),
 		restart: make(map[string]string), listeners: make(map[string]listener), places: make(map[string]poolPlaces),
 	}
 }

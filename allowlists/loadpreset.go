@@ -121,13 +121,8 @@ func (l *loader) presetRules(use presetUse) (allow, quiet []Rule, ok bool) {
 		return rules
 	}
 	allow, quiet = read("hosts", "allow"), read("quiet", "quiet")
-	wanted := get[[]string](v, "params")
-	switch {
-	case leftOut > 0 && len(allow) == 0:
-		l.report.Errorf(use.at, "%s", needs(use.name, wanted))
-		return nil, nil, false
-	case leftOut > 0:
-		l.report.Warnf(use.at, "some hosts (%d) of preset %q are left out without %s; write {preset: %s, %s}", leftOut, use.name, listed(wanted), use.name, strings.Join(wanted, ": ..., ")+": ...")
+	if wanted := get[[]string](v, "params"); leftOut > 0 {
+		l.report.Warnf(use.at, "%d of its hosts left out: %s", leftOut, needs(use.name, wanted))
 	}
 	return allow, quiet, true
 }
@@ -159,7 +154,7 @@ func (l *loader) params(use presetUse, wanted []string) (map[string]string, bool
 		params[e.Key] = e.Value.Text
 	}
 	if len(params) == 0 {
-		return params, fine // the entries that need one are left out: see addPresets
+		return params, fine // the entries that need one are left out, with a warning
 	}
 	for _, name := range wanted {
 		if _, given := params[name]; !given {
