@@ -1,0 +1,255 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/rs/zerolog"
+
+	"sallyport/alerting"
+	"sallyport/allowlists"
+	"sallyport/dnsfilter"
+	"sallyport/proxy"
+)
+
+// The states of a daemon; only stateReady takes new work.
+const (
+	stateStarting int32 = iota
+	stateReady
+	stateStopping
+)
+
+// A daemon is every part of a running Sallyport, wired together.
+type daemon struct {
+	options  runOptions
+	log      zerolog.Logger
+	file     *allowlists.File // as at the start: what needs a restart is compared with it
+	settings allowlists.Settings
+	policy   atomic.Pointer[allowlists.Policy]
+	state    atomic.Int32
+	sources  atomic.Pointer[string] // digest of the configuration that was read last
+	own      ownAddrs
+	metrics  *daemonMetrics
+	registry *prometheus.Registry
+
+	alerts *alerting.Alerting
+	dns    *dnsfilter.Server
+	proxy  *proxy.Server
+	http   []httpListener
+}
+
+// newDaemon loads the configuration and makes every part, without binding
+// anything. A faulty configuration is an exitError with code 2.
+func newDaemon(options runOptions, log zerolog.Logger) (*daemon, error) {
+	d := &daemon{options: options, log: log, registry: prometheus.NewRegistry()}
+	file, digest, err := loadConfig(options.config, options.stderr)
+	if err != nil {
+		return nil, err
+	}
+	for _, notice := range file.Notices {
+		log.Warn().Msg(notice)
+	}
+	d.file, d.settings = file, file.Settings
+	d.sources.Store(&digest)
+	d.policy.Store(file.Policy)
+	d.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	d.metrics = newDaemonMetrics(d.registry)
+	d.metrics.policyLoaded(file.Policy)
+	if err := d.makeParts(); err != nil {
+		return nil, &exitError{exitUsage, err}
+	}
+	return d, nil
+}
+
+func (d *daemon) makeParts() (err error) {
+	if d.alerts, err = alerting.New(d.alertingConfig()); err != nil {
+		return err
+	}
+	dnsConfig, err := d.dnsConfig()
+	if err != nil {
+		return err
+	}
+	if d.dns, err = dnsfilter.New(dnsConfig); err != nil {
+		return err
+	}
+	d.proxy, err = proxy.New(d.proxyConfig())
+	return err
+}
+
+// gate says whether new work may begin, and if not, why.
+func (d *daemon) gate() allowlists.Reason {
+	switch d.state.Load() {
+	case stateReady:
+		return d.alerts.Gate()
+	case stateStopping:
+		return allowlists.ShuttingDown
+	default:
+		return allowlists.NotReady
+	}
+}
+
+// listen binds every listener. The first that cannot be bound is the error.
+func (d *daemon) listen() error {
+	if err := d.dns.Listen(); err != nil {
+		return err
+	}
+	if err := d.proxy.Listen(); err != nil {
+		return err
+	}
+	for _, addr := range d.settings.Listen.Admin {
+		l, err := net.Listen("tcp", addr)
+		if err != nil {
+			return fmt.Errorf("listening for admin: %w", err)
+		}
+		d.http = append(d.http, httpListener{l, newHTTPServer(adminHandler(d, d.registry), d.settings.Admin.Hosts)})
+	}
+	if d.settings.Listen.Control != "" {
+		l, err := d.listenControl()
+		if err != nil {
+			return fmt.Errorf("listening for control: %w", err)
+		}
+		d.http = append(d.http, l)
+	}
+	d.own.set(d.boundAddrs())
+	return nil
+}
+
+// listenControl binds the control listener: a socket that only our user opens,
+// or TCP, where every request needs the token.
+func (d *daemon) listenControl() (httpListener, error) {
+	address, token := d.settings.Listen.Control, ""
+	path, isUnix := strings.CutPrefix(address, "unix:")
+	var l net.Listener
+	var err error
+	if isUnix {
+		l, err = listenUnix(path)
+	} else {
+		text, readErr := os.ReadFile(d.settings.Admin.TokenFile)
+		if token = strings.TrimSpace(string(text)); readErr != nil || len(token) < 16 {
+			return httpListener{}, errors.Join(errors.New("a TCP control listener needs admin.token_file with at least 16 characters"), readErr)
+		}
+		l, err = net.Listen("tcp", address)
+	}
+	if err != nil {
+		return httpListener{}, err
+	}
+	return httpListener{l, newHTTPServer(controlHandler(d, token, d.options.pprof), d.settings.Admin.Hosts)}, nil
+}
+
+// boundAddrs are the addresses of every TCP or UDP listener.
+func (d *daemon) boundAddrs() []netip.AddrPort {
+	bound := append(d.dns.Addrs(), d.proxy.Addrs()...)
+	for _, l := range d.http {
+		if addr, ok := l.Addr().(*net.TCPAddr); ok {
+			bound = append(bound, addr.AddrPort())
+		}
+	}
+	return bound
+}
+
+// close gives back what listen took, after a listener could not be bound.
+func (d *daemon) close() {
+	for _, l := range d.http {
+		l.Close()
+	}
+	d.dns.Close()
+	d.proxy.Close()
+}
+
+// reload reads the configuration again. A valid one is swapped in whole; an
+// invalid one leaves the last good policy serving, and says so everywhere.
+func (d *daemon) reload(path string) {
+	file, digest, err := loadConfig(path, d.options.stderr)
+	if digest != "" {
+		d.sources.Store(&digest)
+	}
+	if err != nil {
+		d.metrics.reloads.WithLabelValues("failed").Inc()
+		d.log.Error().Msg("the new configuration is not valid; the last good policy goes on serving")
+		d.alerts.System("reload-failed", map[string]any{"error": reloadError(err)})
+		return
+	}
+	for _, key := range d.file.NeedsRestart(file) {
+		d.log.Warn().Str("key", key).Msg("this change takes effect at the next restart")
+	}
+	d.policy.Store(file.Policy)
+	d.metrics.policyLoaded(file.Policy)
+	d.metrics.reloads.WithLabelValues("applied").Inc()
+	d.policyChanged()
+	d.alerts.System("reloaded", map[string]any{"policy": file.Policy.Generation(), "pools": len(file.Policy.Pools())})
+}
+
+// policyChanged makes the parts close what the policy no longer allows.
+func (d *daemon) policyChanged() {
+	d.dns.PolicyChanged()
+	d.proxy.PolicyChanged()
+}
+
+// startDetails says in the log what serves, and what this start cannot promise.
+func (d *daemon) startDetails() map[string]any {
+	details := map[string]any{
+		"version": version, "pools": len(d.policy.Load().Pools()),
+		"enforced": false, "placement": "explicit",
+	}
+	maps.Copy(details, map[string]any{"proxy": addrTexts(d.proxy.Addrs()), "dns": addrTexts(d.dns.Addrs())})
+	return details
+}
+
+func first(addrs []netip.AddrPort) netip.AddrPort {
+	if len(addrs) == 0 {
+		return netip.AddrPort{}
+	}
+	return addrs[0]
+}
+
+// reloadError is the first mistake of a configuration, in one line.
+func reloadError(err error) string {
+	if text := err.Error(); text != "" {
+		return text
+	}
+	return "the configuration has errors; our own messages list them"
+}
+
+func writeJSON(w http.ResponseWriter, value any) {
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(value)
+}
+
+func addrTexts(addrs []netip.AddrPort) []string {
+	texts := make([]string, len(addrs))
+	for i, addr := range addrs {
+		texts[i] = addr.String()
+	}
+	return texts
+}
+
+// status is the body of /api/v1/status.
+func (d *daemon) status() map[string]any {
+	policy := d.policy.Load()
+	pools := make([]map[string]any, 0, len(policy.Pools()))
+	for _, pool := range policy.Pools() {
+		spec := pool.Spec()
+		pools = append(pools, map[string]any{
+			"name": spec.Name, "mode": spec.Mode.String(), "sources": spec.Sources, "presets": spec.Presets,
+			"rules": len(spec.Allow), "deny": len(spec.Deny), "quiet": len(spec.Quiet),
+		})
+	}
+	return map[string]any{
+		"version": version, "policy": policy.Generation(), "pools": pools,
+		"upstreams": d.dns.Upstreams(),
+		"listen":    map[string]any{"proxy": addrTexts(d.proxy.Addrs()), "dns": addrTexts(d.dns.Addrs())},
+		"enforced":  map[string]any{"placement": "explicit", "enforced": false, "measured": "nothing: explicit mode leaves enforcement to the network around the job"},
+		"time":      time.Now().UTC().Format(time.RFC3339),
+	}
+}

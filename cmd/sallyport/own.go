@@ -1,0 +1,62 @@
+package main
+
+import (
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+)
+
+// ownAddrs knows which destinations are our own listeners: a port we listen
+// on, at any address of this machine. Safe for concurrent use.
+type ownAddrs struct {
+	mu     sync.RWMutex
+	ports  map[uint16]bool
+	local  map[netip.Addr]bool
+	readAt time.Time
+}
+
+// localAge is how old the list of the machine's addresses may be.
+const localAge = 5 * time.Second
+
+// set takes the bound listeners.
+func (o *ownAddrs) set(bound []netip.AddrPort) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.ports = make(map[uint16]bool)
+	for _, b := range bound {
+		o.ports[b.Port()] = true
+	}
+}
+
+// contains reports whether addr is one of our own listeners.
+func (o *ownAddrs) contains(addr netip.AddrPort) bool {
+	o.mu.RLock()
+	hit, fresh := o.ports[addr.Port()], time.Since(o.readAt) < localAge
+	ip := addr.Addr().Unmap().WithZone("")
+	local := ip.IsLoopback() || ip.IsUnspecified() || o.local[ip]
+	o.mu.RUnlock()
+	if !hit || local || fresh {
+		return hit && local
+	}
+	o.read()
+	o.mu.RLock()
+	defer o.mu.RUnlock()
+	return o.local[ip]
+}
+
+// read asks the kernel for the machine's addresses.
+func (o *ownAddrs) read() {
+	local := make(map[netip.Addr]bool)
+	addrs, err := net.InterfaceAddrs()
+	for _, a := range addrs {
+		if prefix, err := netip.ParsePrefix(a.String()); err == nil {
+			local[prefix.Addr().Unmap().WithZone("")] = true
+		}
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if err == nil {
+		o.local, o.readAt = local, time.Now()
+	}
+}

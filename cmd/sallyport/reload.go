@@ -1,0 +1,70 @@
+package main
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+)
+
+// settle is how long a change of the configuration rests before it is read: an
+// editor, or a ConfigMap's swap of symlinks, is several changes.
+const settle = 200 * time.Millisecond
+
+// watchConfig calls reload after each change of the configuration at path and
+// each signal on hangup, one call at a time, until ctx ends. It watches the
+// directory, not the file: editors and ConfigMaps put a new file in the old
+// one's place. Where the directory cannot be watched, hangup still works.
+func (d *daemon) watchConfig(ctx context.Context, path string, hangup <-chan os.Signal) error {
+	var events <-chan fsnotify.Event
+	if watcher, err := d.newWatcher(path); err != nil {
+		d.log.Warn().Err(err).Msg("the configuration is not watched; reload with SIGHUP")
+	} else if watcher != nil {
+		defer watcher.Close()
+		events = watcher.Events
+	}
+	var due <-chan time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-hangup:
+			d.alerts.Reopen()
+			d.reload(path)
+		case _, ok := <-events:
+			if !ok {
+				events = nil
+				continue
+			}
+			due = time.After(settle)
+		case <-due:
+			due = nil
+			if d.sourcesChanged(path) {
+				d.reload(path)
+			}
+		}
+	}
+}
+
+// newWatcher watches the directory of the configuration; nil without error for
+// the embedded one.
+func (d *daemon) newWatcher(path string) (*fsnotify.Watcher, error) {
+	if path == "" {
+		return nil, nil
+	}
+	watcher, err := fsnotify.NewWatcher()
+	if err != nil {
+		return nil, err
+	}
+	dir := path
+	if info, err := os.Stat(path); err == nil && !info.IsDir() {
+		dir = filepath.Dir(path)
+	}
+	if err := watcher.Add(dir); err != nil {
+		watcher.Close()
+		return nil, err
+	}
+	return watcher, nil
+}

@@ -1,0 +1,87 @@
+package test
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"strings"
+	"testing"
+)
+
+// rooms says which packages of ours each package may import. What a package
+// may import its parts may too; nothing imports cmd or test.
+var rooms = map[string][]string{
+	"sallyport/allowlists/diag":    {},
+	"sallyport/allowlists/presets": {},
+	"sallyport/allowlists":         {"sallyport/allowlists/diag", "sallyport/allowlists/presets"},
+	"sallyport/dnsfilter":          {"sallyport/allowlists"},
+	"sallyport/proxy":              {"sallyport/allowlists"},
+	"sallyport/alerting":           {"sallyport/proxy", "sallyport/dnsfilter", "sallyport/allowlists"},
+	"sallyport/alerting/eventtest": {"sallyport/alerting"},
+	"sallyport/dnsfilter/dnstest":  {},
+	"sallyport/cmd/sallyport": {
+		"sallyport/alerting", "sallyport/proxy", "sallyport/dnsfilter", "sallyport/allowlists",
+		"sallyport/allowlists/diag", "sallyport/allowlists/presets",
+	},
+	"sallyport/test": {},
+}
+
+// libraries keeps each library at its one edge.
+var libraries = map[string][]string{
+	"github.com/elazarl/goproxy":    {"sallyport/proxy"},
+	"github.com/miekg/dns":          {"sallyport/dnsfilter", "sallyport/dnsfilter/dnstest"},
+	"gopkg.in/yaml.v3":              {"sallyport/allowlists/diag"},
+	"go.etcd.io/bbolt":              {"sallyport/alerting"},
+	"github.com/spf13/cobra":        {"sallyport/cmd/sallyport"},
+	"github.com/fsnotify/fsnotify":  {"sallyport/cmd/sallyport"},
+	"golang.org/x/net/publicsuffix": {"sallyport/allowlists", "sallyport/alerting"},
+	"net/http/pprof":                {"sallyport/cmd/sallyport"},
+	"expvar":                        {},
+	"github.com/rs/zerolog/log":     {},
+	"github.com/prometheus/client_golang/prometheus/promauto": {},
+}
+
+func TestImportsRunOneWay(t *testing.T) {
+	cmd := exec.Command("go", "list", "-json=ImportPath,Imports", "sallyport/...")
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := 0
+	for decoder := json.NewDecoder(strings.NewReader(string(out))); ; seen++ {
+		var pkg struct {
+			ImportPath string
+			Imports    []string
+		}
+		if err := decoder.Decode(&pkg); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		allowed, known := rooms[pkg.ImportPath]
+		if !known {
+			t.Errorf("%s is a new room; say here what it may import", pkg.ImportPath)
+		}
+		for _, path := range pkg.Imports {
+			if strings.HasPrefix(path, "sallyport/") && !contains(allowed, path) {
+				t.Errorf("%s imports %s, which is not below it", pkg.ImportPath, path)
+			}
+			if users, guarded := libraries[path]; guarded && !contains(users, pkg.ImportPath) {
+				t.Errorf("%s imports %s, which belongs to %v", pkg.ImportPath, path, users)
+			}
+		}
+	}
+	if seen < 8 {
+		t.Errorf("only %d packages were looked at", seen)
+	}
+}
+
+func contains(list []string, want string) bool {
+	for _, item := range list {
+		if item == want {
+			return true
+		}
+	}
+	return false
+}
