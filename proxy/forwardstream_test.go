@@ -165,11 +165,17 @@ func TestForwardClientGoesAway(t *testing.T) {
 }
 
 func TestForwardHalfClosedClientGetsItsAnswer(t *testing.T) {
-	b := newBench(t, &echo{}, "a.example:80")
+	b := newBench(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case <-r.Context().Done(): // taken for gone
+		case <-time.After(halfCloseGrace / 10):
+			_, _ = io.WriteString(w, "ok")
+		}
+	}), "a.example:80")
 	c := b.dialClient()
 	c.send(getA)
 	_ = c.CloseWrite()
-	if resp, body := c.response("GET"); resp.StatusCode != 200 || body != "GET a.example /x " {
+	if resp, body := c.response("GET"); resp.StatusCode != 200 || body != "ok" {
 		t.Errorf("%d %q", resp.StatusCode, body)
 	}
 }

@@ -50,6 +50,7 @@ func TestPlacesRefusal(t *testing.T) {
 	}
 	first.release()
 	first.release()
+	checkPlaces(t, &l.dials)
 	if _, err := l.dial(someone("a", 1)); err != nil {
 		t.Errorf("after the release: %v", err)
 	}
