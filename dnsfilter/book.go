@@ -217,15 +217,26 @@ func (b *book) lookup(by account, addr netip.Addr, now time.Time, keep func(allo
 	return hosts, ttl
 }
 
+// poolHost is a name in a pool.
+type poolHost struct {
+	pool string
+	host allowlists.Host
+}
+
 // keepOnly drops the names that keep refuses, and those whose time is over.
+// Others use the book while keep is asked, once for each name.
 func (b *book) keepOnly(now time.Time, keep func(pool string, host allowlists.Host) bool) {
+	refused := b.hosts()
+	for ph := range refused {
+		refused[ph] = !keep(ph.pool, ph.host)
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for name, p := range b.pools {
 		for _, c := range p.cells {
 			before := len(c.names)
 			c.names = slices.DeleteFunc(c.names, func(n bookName) bool {
-				return !now.Before(n.expires) || !keep(name, n.host)
+				return !now.Before(n.expires) || refused[poolHost{name, n.host}]
 			})
 			b.count(p, c, len(c.names)-before)
 			if len(c.names) == 0 {
@@ -233,6 +244,21 @@ func (b *book) keepOnly(now time.Time, keep func(pool string, host allowlists.Ho
 			}
 		}
 	}
+}
+
+// hosts lists the names of each pool as keys.
+func (b *book) hosts() map[poolHost]bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	all := make(map[poolHost]bool)
+	for name, p := range b.pools {
+		for _, c := range p.cells {
+			for _, n := range c.names {
+				all[poolHost{name, n.host}] = false
+			}
+		}
+	}
+	return all
 }
 
 // sizes tells how many names are held, and how many gave way before their time.

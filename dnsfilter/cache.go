@@ -2,6 +2,8 @@ package dnsfilter
 
 import (
 	"container/list"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -146,13 +148,14 @@ func (c *cache) remove(e *list.Element) {
 	c.bytes -= entry.size()
 }
 
-// keepOnly drops every entry that keep refuses. keep is called with the lock held.
+// keepOnly drops every entry that keep refuses. Others use the cache meanwhile.
 func (c *cache) keepOnly(keep func(flightKey) bool) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	for key, e := range c.byKey {
+	keys := slices.Collect(maps.Keys(c.byKey))
+	c.mu.Unlock()
+	for _, key := range keys {
 		if !keep(key) {
-			c.remove(e)
+			c.drop(key)
 		}
 	}
 }

@@ -12,6 +12,10 @@ import (
 // errPanicked is the error of a question during which our own code panicked.
 var errPanicked = errors.New("an internal error")
 
+// stalePatience is how long a client waits for upstreams where a stale answer
+// would do, RFC 8767 section 5.
+const stalePatience = 1800 * time.Millisecond
+
 // result is what the cache or the upstreams gave for one question.
 type result struct {
 	answer   answer
@@ -22,7 +26,8 @@ type result struct {
 
 // flights holds the questions that upstreams are being asked. Askers of the
 // same question share one; it ends early only when the last of them has left.
-// Their number is bounded by that of askers, which limits.go bounds.
+// Their number is bounded by that of askers (maxWaiting), and of those that had
+// a stale answer instead and left them behind for a few seconds.
 type flights struct {
 	mu     sync.Mutex // guards what follows, and wg.Add against wg.Wait
 	byKey  map[flightKey]*flight
@@ -53,10 +58,20 @@ func (s *Server) obtain(ctx context.Context, key flightKey, by account) result {
 	if f == nil {
 		return result{err: errUpstreamsClosed}
 	}
+	var patience <-chan time.Time // never, unless there is a stale answer
+	if s.cache.stale > 0 {
+		if _, _, ok := s.cache.getStale(key, time.Now()); ok {
+			timer := time.NewTimer(stalePatience)
+			defer timer.Stop()
+			patience = timer.C
+		}
+	}
 	select {
 	case <-f.done:
 		s.part(key, f)
 		return f.result
+	case <-patience: // the flight goes on, for those who ask next
+		return s.orStale(key, result{err: errUpstreamTimeout})
 	case <-ctx.Done():
 		s.part(key, f)
 		return result{err: ended(ctx)}

@@ -54,10 +54,14 @@ func scrub(msg *dns.Msg, name string, q flightKey, maxTTL time.Duration) (answer
 		set = recordsOf(msg.Answer, end, q)
 	}
 	a.records = append(chain, set...)
-	if len(set) == 0 && (q.qtype != dns.TypeCNAME || len(chain) == 0) {
+	negative := len(set) == 0 && (q.qtype != dns.TypeCNAME || len(chain) == 0)
+	if negative {
 		a.soa = negativeSOA(msg.Ns, end)
 	}
 	a.ttl = capTTLs(a, maxTTL)
+	if negative && a.soa == nil { // not to be kept, RFC 2308 section 5
+		a.ttl = 0
+	}
 	return a, nil
 }
 
@@ -208,7 +212,7 @@ func negativeSOA(authority []dns.RR, name string) *dns.SOA {
 }
 
 // capTTLs holds every TTL to maxTTL and gives the lowest: how long the answer
-// may be kept. A negative answer without an SOA is not kept (RFC 2308 section 5).
+// may be kept.
 func capTTLs(a answer, maxTTL time.Duration) time.Duration {
 	top := uint32(min(maxTTL/time.Second, maxBadTTL-1))
 	lowest := top
@@ -217,12 +221,9 @@ func capTTLs(a answer, maxTTL time.Duration) time.Duration {
 		h.Ttl = min(sane(h.Ttl), top)
 		lowest = min(lowest, h.Ttl)
 	}
-	switch {
-	case a.soa != nil:
+	if a.soa != nil {
 		a.soa.Hdr.Ttl = min(a.soa.Hdr.Ttl, top)
 		lowest = min(lowest, a.soa.Hdr.Ttl)
-	case len(a.records) == 0 || a.rcode == dns.RcodeNameError:
-		lowest = 0
 	}
 	return time.Duration(lowest) * time.Second
 }

@@ -104,8 +104,12 @@ func (s *Server) Listen() error {
 	return nil
 }
 
-// bindTries is how many ports are tried where UDP and TCP are to share a free one.
-const bindTries = 16
+const (
+	// bindTries is how many ports are tried where UDP and TCP are to share a free one.
+	bindTries = 16
+	// readBuffer is the room for packets that wait in the kernel, in bytes.
+	readBuffer = 1 << 20
+)
 
 // bind opens both sockets of one listener.
 func bind(l Listener) (*bound, error) {
@@ -121,6 +125,7 @@ func bind(l Listener) (*bound, error) {
 		at := udp.LocalAddr().(*net.UDPAddr)
 		tcp, err := net.ListenTCP("tcp", &net.TCPAddr{IP: at.IP, Port: at.Port, Zone: at.Zone})
 		if err == nil {
+			_ = udp.SetReadBuffer(readBuffer) // as much of it as the kernel grants
 			return &bound{pool: l.Pool, udp: udp, tcp: tcp}, wantDestination(udp)
 		}
 		udp.Close()
@@ -146,6 +151,10 @@ func plain(a netip.AddrPort) netip.AddrPort {
 
 // Upstreams tells how each upstream has been doing, in the order of preference.
 func (s *Server) Upstreams() []UpstreamStatus { return s.upstreams.status() }
+
+// BookSizes tells how many names the book of answers holds, and how many had
+// to give way before their time since the start.
+func (s *Server) BookSizes() (names int, evicted uint64) { return s.book.sizes() }
 
 // Serve answers until ctx ends, then takes no more questions, answers those it
 // has, and closes everything as Close does. It returns the first error of a

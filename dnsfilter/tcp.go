@@ -91,12 +91,17 @@ func (s *Server) serveTCP(b *bound) error {
 		case errors.Is(err, net.ErrClosed):
 			return err
 		default:
-			s.cfg.Log.Warn().Err(err).Msg("accepting a DNS connection")
-			select {
-			case <-time.After(acceptPause):
-			case <-s.ctx.Done():
-			}
+			s.pause(err, "accepting a DNS connection")
 		}
+	}
+}
+
+// pause keeps a loop whose every turn fails from taking the whole processor.
+func (s *Server) pause(err error, doing string) {
+	s.cfg.Log.Warn().Err(err).Msg(doing)
+	select {
+	case <-time.After(acceptPause):
+	case <-s.ctx.Done():
 	}
 }
 

@@ -14,8 +14,9 @@ import (
 // longAgo as a deadline ends what waits.
 var longAgo = time.Unix(1, 0)
 
-// oobSize is room for the control message that tells a packet's destination.
-const oobSize = 64
+// oobSize is room for the control messages that tell a packet's destination:
+// a socket for both families gets one of each.
+const oobSize = 128
 
 // packetBuffers are for one datagram each, and a byte to tell a longer one.
 var packetBuffers = sync.Pool{New: func() any { b := make([]byte, maxQuery+1); return &b }}
@@ -35,7 +36,7 @@ func wantDestination(udp *net.UDPConn) error {
 }
 
 // serveUDP reads packets until the socket is stopped. A packet that cannot be
-// read, such as one that an ICMP error came back for, ends nothing.
+// read ends nothing.
 func (s *Server) serveUDP(b *bound) error {
 	at := b.udp.LocalAddr().(*net.UDPAddr).AddrPort()
 	for {
@@ -50,6 +51,7 @@ func (s *Server) serveUDP(b *bound) error {
 			return err
 		default:
 			packetBuffers.Put(buffer)
+			s.pause(err, "reading a DNS packet")
 			continue
 		}
 		local, reply := destination(oob[:oobn], at)
