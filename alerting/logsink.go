@@ -160,13 +160,14 @@ func (s *logSink) write(chunk []byte, offset int64) error {
 		}
 	}
 	s.chunk, s.done = nil, 0
-	s.check(file, offset+int64(len(chunk)))
+	s.check(file, chunk, offset)
 	return nil
 }
 
-// check notices that somebody else changed the file's size: a truncation by a
-// rotation that copies. From there on, places count from the size it has.
-func (s *logSink) check(file *os.File, offset int64) {
+// check notices that somebody else changed the file's size, as a rotation does
+// that copies and truncates. From this chunk on, places count from what is
+// there now.
+func (s *logSink) check(file *os.File, chunk []byte, offset int64) {
 	if file == nil {
 		return
 	}
@@ -176,9 +177,14 @@ func (s *logSink) check(file *os.File, offset int64) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if last := s.segments[len(s.segments)-1]; last.base.Offset+offset-last.from != end.Offset {
-		s.begin(segment{from: offset, base: end})
+	last := s.segments[len(s.segments)-1]
+	behind := offset + int64(len(chunk))
+	if last.base.Offset+behind-last.from == end.Offset {
+		return
 	}
+	from := max(offset, last.from)
+	end.Offset = max(0, end.Offset-(behind-from))
+	s.begin(segment{from: from, base: end})
 }
 
 // place tells where the line that ends at offset ends in a file; zero if that

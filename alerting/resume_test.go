@@ -83,17 +83,70 @@ func TestEveryEventCarriesThePlaceWhereItsLineEnds(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "events.jsonl")
 	os.WriteFile(path, []byte("{}\n"), 0o640)
 	k := &taker{}
-	runOnce(t, path, k, allowed("a"), refusal("b"), allowed("c"))
+	g := newLog(t, toFile(path))
+	reader := k.reader()
+	take := reader.Take
+	reader.Take = func(e *alerting.Event) {
+		if info, err := os.Stat(path); err != nil || info.Size() < e.Pos.Offset || e.Pos.IsZero() {
+			t.Errorf("%s was taken before its line was written: %v", e.ID, e.Pos)
+		}
+		take(e)
+	}
+	g.SetReader(reader)
+	g.run(t)
+	var writers sync.WaitGroup
+	for w := range 8 {
+		writers.Go(func() {
+			for i := range 100 {
+				g.Record(allowed(fmt.Sprintf("w%di%d", w, i)))
+			}
+			g.Record(refusal(fmt.Sprintf("w%d", w)))
+		})
+	}
+	writers.Wait()
+	if err := g.stop(); err != nil {
+		t.Fatal(err)
+	}
 	data, _ := os.ReadFile(path)
-	if len(k.events) != 3 || len(k.begun) != 1 || k.begun[0].Offset != 3 {
+	if len(k.events) != 808 || len(k.begun) != 1 || k.begun[0].Offset != 3 {
 		t.Fatalf("%d events, begun at %v", len(k.events), k.begun)
 	}
+	last := k.begun[0]
 	for _, e := range k.events {
-		before := data[:e.Pos.Offset]
-		last := before[bytes.LastIndexByte(before[:len(before)-1], '\n')+1:]
-		if parsed(t, last).ID != e.ID {
-			t.Errorf("%s ends at %d, behind %q", e.ID, e.Pos.Offset, last)
+		line := data[last.Offset:e.Pos.Offset]
+		if parsed(t, line).ID != e.ID || !e.Pos.SameFile(last) {
+			t.Fatalf("%s ends at %d, behind %q", e.ID, e.Pos.Offset, line)
 		}
+		last = e.Pos
+	}
+}
+
+func TestPlacesAreRightAfterTheFileWasTruncated(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "events.jsonl")
+	k := &taker{}
+	g := newLog(t, toFile(path))
+	g.SetReader(k.reader())
+	g.run(t)
+	g.Record(refusal("a"))
+	if err := os.Truncate(path, 0); err != nil {
+		t.Fatal(err)
+	}
+	g.Record(refusal("b"))
+	g.stop()
+	if info, _ := os.Stat(path); len(k.events) != 2 || k.events[1].Pos.Offset != info.Size() {
+		t.Errorf("the last of %d lines ends at %v in a file of %d", len(k.events), k.events[1].Pos, info.Size())
+	}
+}
+
+func TestAPlaceWithinALineBeginsWithTheNext(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "events.jsonl")
+	first, second := &taker{}, &taker{}
+	runOnce(t, path, first, refusal("a"), refusal("b"), refusal("c"))
+	second.saved = first.events[0].Pos
+	second.saved.Offset += 5
+	runOnce(t, path, second)
+	if d := resumedDetails(t, second); second.has("b") || !second.has("c") || fmt.Sprint(d["skipped"]) != "0" || second.events[0].Pos != first.events[2].Pos {
+		t.Errorf("taken: %v, details %v", ids(second.taken()), d)
 	}
 }
 
