@@ -74,6 +74,10 @@ func (r *relay) run(ctx context.Context, prelude func() ([]byte, error)) error {
 	down.Wait()
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	// Whoever ends ctx may also wake the reads, whose time-outs then come first.
+	if cause := context.Cause(ctx); cause != nil && !isDenied(r.cause) {
+		return cause
+	}
 	return r.cause
 }
 

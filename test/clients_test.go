@@ -28,7 +28,7 @@ func clientWorld(t *testing.T) (*reasonWorld, []string) {
 	d := prepare(t, config{})
 	w := &reasonWorld{daemon: d, ca: newCA(t)}
 	ip := strings.Replace(d.ip, "127.77.", "127.78.", 1)
-	cert := w.ca.issue("tls.example", "bücher.example", "xn--bcher-kva.example")
+	cert := w.ca.issue("tls.example", "xn--bcher-kva.example")
 	w.tls, w.web = httpOrigin(t, ip+":443", &cert), httpOrigin(t, ip+":80", nil)
 	w.upstream = newZone(t, "tls.example. 60 IN A "+ip, "web.example. 60 IN A "+ip, "xn--bcher-kva.example. 60 IN A "+ip)
 	d.write(w.upstream.addr, "  build:\n    sources: [127.0.0.0/8]\n    resolves_to: [127.0.0.0/8]\n    allow: [tls.example, bücher.example, \"web.example:80\"]\n")
@@ -63,6 +63,7 @@ print(urllib.request.urlopen(sys.argv[1], timeout=15).read().decode())`
 		{"curl", "HTTPS", []string{"-sS", "https://tls.example/a"}, "origin GET tls.example /a", false},
 		{"curl", "HTTP/2 in the tunnel", []string{"-sS", "--http2", "-w", "%{http_version}", "https://tls.example/a"}, "\n2", false},
 		{"curl", "HTTP/1.1 in the tunnel", []string{"-sS", "--http1.1", "-w", "%{http_version}", "https://tls.example/a"}, "\n1.1", false},
+		{"curl", "an internationalised name", []string{"-sS", "https://bücher.example/a"}, "origin GET xn--bcher-kva.example /a", false},
 		{"curl", "HTTP", []string{"-sS", "http://web.example/b"}, "origin GET web.example /b", false},
 		{"curl", "HTTP through a tunnel", []string{"-sS", "--proxytunnel", "http://web.example/c"}, "origin GET web.example /c", false},
 		{"curl", "a POST with Expect", []string{"-sS", "-H", "Expect: 100-continue", "-d", strings.Repeat("x", 5000), "http://web.example/d"}, "5000 bytes", false},

@@ -57,7 +57,7 @@ func TestThreeLayersGiveOneVerdict(t *testing.T) {
 	d := prepare(t, config{})
 	upstream := newZone(t)
 	web := httpOrigin(t, strings.Replace(d.ip, "127.77.", "127.78.", 1)+":80", nil)
-	upstream.answer = func(q dns.Question) []dns.RR {
+	upstream.setAnswer(func(q dns.Question) []dns.RR {
 		if q.Qtype != dns.TypeA {
 			return nil
 		}
@@ -66,7 +66,7 @@ func TestThreeLayersGiveOneVerdict(t *testing.T) {
 			return nil
 		}
 		return []dns.RR{rr}
-	}
+	})
 	d.write(upstream.addr, layersPools)
 	d.run()
 

@@ -115,8 +115,11 @@ func TestEveryReasonBeforeThe2xx(t *testing.T) {
 		if r.header.Get("Content-Type") != "text/plain" || len(r.body) < 20 {
 			t.Errorf("%q: %v %q", what, r.header, r.body)
 		}
+		if c.code >= 502 { // allowed traffic that failed: its line may wait a little
+			w.wait("the line of "+id, func(e event) bool { return e.text("id") == id })
+		}
 		phases := 0
-		for _, e := range w.events() { // the line is written before the answer
+		for _, e := range w.events() { // a refusal's line is written before the answer
 			if e.text("id") == id && e.text("kind") == "conn" && (e.text("phase") == "refused" || e.text("phase") == "open") {
 				phases++
 				if e.text("reason") != reason {

@@ -193,31 +193,32 @@ func TestDrain(t *testing.T) {
 	}
 }
 
-// TestRebinding asks 1,000 times for a name whose address alternates between a
-// public and a private one, or is both: never is the private one answered or
-// dialled.
+// TestRebinding asks 1,000 times for a name whose address alternates between one
+// that its rule lists and a private one that it does not, or is both, with TTL
+// 0: never is the private one answered or dialled.
 func TestRebinding(t *testing.T) {
 	d := prepare(t, config{rest: "\nlimits: {dns_per_client: 100000, dial_timeout: 1s}\n"})
-	trap := echoOrigin(t, strings.Replace(d.ip, "127.77.", "127.78.", 1)+":0")
+	good := strings.Replace(d.ip, "127.77.", "127.78.", 1)
+	trap := echoOrigin(t, strings.Replace(d.ip, "127.77.", "127.79.", 1)+":0")
 	z := newZone(t)
 	n := 0
-	z.answer = func(q dns.Question) (rrs []dns.RR) {
+	z.setAnswer(func(q dns.Question) (rrs []dns.RR) {
 		if q.Qtype != dns.TypeA {
 			return nil
 		}
 		n++
-		addrs := [][]string{{"192.31.196.1"}, {trap.ip}, {"192.31.196.1", trap.ip}, {trap.ip, "10.0.0.1", "169.254.169.254"}}[n%4]
+		addrs := [][]string{{good}, {trap.ip}, {good, trap.ip}, {trap.ip, "10.0.0.1", "169.254.169.254"}}[n%4]
 		for _, a := range addrs {
 			rr, _ := dns.NewRR(q.Name + " 0 IN A " + a)
 			rrs = append(rrs, rr)
 		}
 		return rrs
-	}
-	d.write(z.addr, "  build:\n    sources: [127.0.0.0/8]\n    allow: [{host: rebind.example, ports: ["+trap.port+"]}]\n")
+	})
+	d.write(z.addr, "  build:\n    sources: [127.0.0.0/8]\n    allow: [{host: rebind.example, ports: ["+trap.port+"], resolves_to: ["+good+"/32]}]\n")
 	d.run()
 	for range 500 {
 		for _, rr := range ask(t, d.dns, "rebind.example", dns.TypeA).Answer {
-			if a, ok := rr.(*dns.A); ok && a.A.String() != "192.31.196.1" {
+			if a, ok := rr.(*dns.A); ok && a.A.String() != good {
 				t.Fatalf("answered %v", rr)
 			}
 		}

@@ -12,6 +12,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"io"
+	"log"
 	"math/big"
 	"net"
 	"net/http"
@@ -34,8 +35,7 @@ type zone struct {
 	mu      sync.Mutex
 	asked   []string // "name TYPE" of each question, lower case, without the final dot
 	records map[string][]dns.RR
-	// answer, where set, is asked first; nil means: look in records.
-	answer func(q dns.Question) []dns.RR
+	answer  func(q dns.Question) []dns.RR // asked first, maybe nil
 }
 
 // newZone serves records, each in zone file form, until the test ends.
@@ -67,6 +67,13 @@ func newZoneAt(t *testing.T, addr string, records ...string) *zone {
 		t.Cleanup(func() { _ = server.Shutdown() })
 	}
 	return z
+}
+
+// setAnswer makes f answer instead of the records, where it gives any.
+func (z *zone) setAnswer(f func(q dns.Question) []dns.RR) {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	z.answer = f
 }
 
 // add puts one more record into the zone.
@@ -241,7 +248,7 @@ func newOrigin(t *testing.T, addr string) (*origin, net.Listener) {
 func httpOrigin(t *testing.T, addr string, cert *tls.Certificate) *origin {
 	t.Helper()
 	o, l := newOrigin(t, addr)
-	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	server := &http.Server{ErrorLog: log.New(io.Discard, "", 0), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		o.mu.Lock()
 		o.requests = append(o.requests, r.Method+" "+r.Host+" "+r.URL.Path)
 		files := o.files
@@ -342,7 +349,7 @@ func exchange(t *testing.T, network, server string, m *dns.Msg) *dns.Msg {
 	client := &dns.Client{Net: network, Timeout: patience}
 	reply, _, err := client.Exchange(m, server)
 	if err != nil {
-		t.Fatalf("asking %s: %v", m.Question, err)
+		t.Fatalf("asking %v: %v", m.Question, err)
 	}
 	return reply
 }
