@@ -17,9 +17,12 @@ import (
 
 const fuzzPools = `pools:
   build:
-    sources: [10.0.0.1/32]
+    sources: [10.0.0.1/32, 10.0.0.3/32]
     allow: [allowed.example, "*.wild.example", {host: svc.example, dns_types: [SRV, TXT]}]
     deny: [bad.wild.example]
+  other:
+    sources: [10.1.0.0/24]
+    allow: [allowed.example]
 `
 
 // offline makes a server without sockets whose upstream is ask.

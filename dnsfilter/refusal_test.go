@@ -128,6 +128,10 @@ func TestMalformedMessages(t *testing.T) {
 	two := withEDNS(question("allowed.example", dns.TypeA), 1232, false)
 	two.Extra = append(two.Extra, dns.Copy(two.Extra[0]))
 	twoOPT, _ := two.Pack()
+	// 0xC0 read as a length, not as a pointer, would end the name 193 bytes on.
+	pointer := append([]byte(nil), good[:12]...)
+	pointer = append(append(pointer, 0xC0, 14), good[12:len(good)-4]...)
+	pointer = append(append(pointer, make([]byte, 205-len(pointer)+1)...), 0, 1, 0, 1)
 	const silence = -1
 	tests := []struct {
 		rule  string
@@ -146,6 +150,7 @@ func TestMalformedMessages(t *testing.T) {
 		{"many additional records", set(10, 255), dns.RcodeFormatError},
 		{"an additional record that is not there", set(11, 1), dns.RcodeFormatError},
 		{"a name that points to itself", set(12, 0xC0), dns.RcodeFormatError},
+		{"a name that points elsewhere", pointer, dns.RcodeFormatError},
 		{"a label longer than the message", set(12, 63), dns.RcodeFormatError},
 		{"bytes after the message", append(good[:len(good):len(good)], 0), dns.RcodeFormatError},
 		{"a question cut short", good[:len(good)-1], dns.RcodeFormatError},
@@ -194,6 +199,10 @@ func TestAClientWithoutAPoolGetsNoMoreBytesThanItSent(t *testing.T) {
 		if r := w.last(); r.Reason != allowlists.NoPool || r.Subject.Pool != "" {
 			t.Errorf("recorded %s", r.Reason)
 		}
+	}
+	garbage := []byte("\x12\x34\x01\x00\x00\x02\x00\x01\x00\x00\x00\x00garbage")
+	if raw := w.send("127.0.0.2", garbage); len(raw) != 12 || raw[3]&15 != dns.RcodeRefused || w.last().Reason != allowlists.NoPool {
+		t.Errorf("garbage was answered with %x, recorded %s", raw, w.last().Reason)
 	}
 	if n := w.upstream.Packets(); n != 1 {
 		t.Errorf("%d packets went upstream", n)
