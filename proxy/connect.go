@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"errors"
 	"net"
 	"time"
 
@@ -107,7 +108,7 @@ func (s *session) tunnel(t *trip, upstream *net.TCPConn) {
 	if first.tls && isDenied(err) && t.refusedByFirstBytes() {
 		s.alert()
 	}
-	if asDenial(err, nil).Decision.Reason != allowlists.TimedOut {
+	if !errors.Is(err, errSaidNothing) && asDenial(err, nil).Decision.Reason != allowlists.TimedOut {
 		_ = upstream.SetLinger(0)
 		_ = s.conn.SetLinger(0)
 	}

@@ -67,7 +67,7 @@ func (t *trip) dialFirst(ctx context.Context, may []candidate) (*net.TCPConn, ca
 			next.Reset(stagger)
 		}
 	}
-	return nil, candidate{}, t.dialTrouble(failure)
+	return nil, candidate{}, t.dialTrouble(failure, may[0].addr)
 }
 
 // worse keeps a refusal of ours over a failure of the world, else the first.
@@ -118,14 +118,14 @@ func (t *trip) control(c candidate, address string) error {
 	return nil
 }
 
-// dialTrouble makes the denial of a dial that failed.
-func (t *trip) dialTrouble(err error) error {
+// dialTrouble makes the denial of a dial that failed, addr being the first tried.
+func (t *trip) dialTrouble(err error, addr netip.Addr) error {
 	if cause := context.Cause(t.s.ctx); cause != nil {
 		err = cause
 	}
 	denial := *asDenial(err, t.by.Rule)
-	if !denial.Addr.IsValid() && t.target.Addr.IsValid() {
-		denial.Addr = t.target.Addr
+	if !denial.Addr.IsValid() {
+		denial.Addr = addr
 	}
 	return &denial
 }

@@ -1,8 +1,11 @@
 package proxy
 
 import (
+	"errors"
 	"fmt"
+	"net/netip"
 	"strings"
+	"syscall"
 
 	"sallyport/allowlists"
 )
@@ -13,7 +16,7 @@ const maxExplained = 260
 // explain is the body of a refusal: one sentence a person can act on, in
 // printable ASCII. It says who was refused what, by which pool and rule, and
 // what would allow it.
-func explain(rec *ConnRecord, target allowlists.Target, denial *allowlists.DeniedError) string {
+func explain(rec *ConnRecord, t *trip, denial *allowlists.DeniedError) string {
 	where := printable(clip(destination(rec), maxExplained))
 	if where == "" {
 		where = "an unnamed destination"
@@ -22,7 +25,7 @@ func explain(rec *ConnRecord, target allowlists.Target, denial *allowlists.Denie
 	if pool := rec.Subject.Pool; pool != "" {
 		who += " in pool " + pool
 	}
-	cause := because(rec, target, denial)
+	cause := because(rec, t, denial)
 	verb := "was refused"
 	if denial.Decision.Reason.Failure() {
 		verb = "may reach"
@@ -31,7 +34,8 @@ func explain(rec *ConnRecord, target allowlists.Target, denial *allowlists.Denie
 }
 
 // because says why, and what to do.
-func because(rec *ConnRecord, target allowlists.Target, denial *allowlists.DeniedError) string {
+func because(rec *ConnRecord, t *trip, denial *allowlists.DeniedError) string {
+	target := t.target
 	rule := denial.Decision.Rule
 	at := ""
 	if rule != nil {
@@ -49,7 +53,7 @@ func because(rec *ConnRecord, target allowlists.Target, denial *allowlists.Denie
 	case allowlists.AddressLiteral:
 		return literalText(rec, target)
 	case allowlists.SpecialAddress:
-		return specialText(rec, target, denial, at)
+		return specialText(t, denial.Addr, at)
 	case allowlists.HostMismatch:
 		return "the Host field names another host than the one that was judged; send the request with the Host of its URI"
 	case allowlists.ResolverBypass:
@@ -61,13 +65,25 @@ func because(rec *ConnRecord, target allowlists.Target, denial *allowlists.Denie
 	case allowlists.LimitExceeded:
 		return fmt.Sprintf("a limit is reached, as %s; try again, or raise it under limits", failure(denial))
 	case allowlists.NoSuchHost, allowlists.UpstreamFailed, allowlists.TimedOut:
-		return fmt.Sprintf("the policy allows it, but the world failed (%s): %s", reason, failure(denial))
+		return fmt.Sprintf("the policy allows it, but %s: %s", worldText(reason), failure(denial))
 	case allowlists.LogDegraded:
 		return "the event log is not being written and log.on_error is deny; mend the log"
 	case allowlists.NotReady, allowlists.ShuttingDown:
 		return fmt.Sprintf("the proxy takes no new work now (%s); try again", reason)
 	default:
 		return fmt.Sprintf("the reason is %s; see docs/reasons.md", reason)
+	}
+}
+
+// worldText says what the world did not do.
+func worldText(reason allowlists.Reason) string {
+	switch reason {
+	case allowlists.NoSuchHost:
+		return "the name has no address"
+	case allowlists.TimedOut:
+		return "there was no answer in time"
+	default:
+		return "the destination, or its resolver, cannot be reached"
 	}
 }
 
@@ -90,27 +106,32 @@ func literalText(rec *ConnRecord, target allowlists.Target) string {
 }
 
 // specialText explains special-address.
-func specialText(rec *ConnRecord, target allowlists.Target, denial *allowlists.DeniedError, at string) string {
-	addr := denial.Addr
+func specialText(t *trip, addr netip.Addr, at string) string {
 	if !addr.IsValid() {
-		addr = target.Addr
+		addr = t.target.Addr
 	}
 	class := allowlists.SpecialClass(addr)
 	switch {
-	case class == "":
+	case t.isOwn(addr):
 		return fmt.Sprintf("its address %s is one of our own listeners, which nothing opens", addr)
-	case target.Addr.IsValid():
-		return fmt.Sprintf("the address is special (%s); only a cidr rule inside that range opens it, such as %s", class, allowLine(target))
+	case t.target.Addr.IsValid():
+		return fmt.Sprintf("the address is special (%s); only a cidr rule inside that range opens it, such as %s", class, allowLine(t.target))
 	default:
 		return fmt.Sprintf("its address %s is special (%s); if that is meant, add \"resolves_to: [%s/%d]\" to rule %s",
 			addr, class, addr.Unmap(), addr.Unmap().BitLen(), at)
 	}
 }
 
-// failure is the cause inside a denial, in a few words.
+// failure is the cause inside a denial, in a few words. Of a failure of the
+// world it tells no more than what the kernel said: the rest may name resolvers.
 func failure(denial *allowlists.DeniedError) string {
-	if denial.Err == nil {
-		return denial.Decision.Reason.String()
+	var errno syscall.Errno
+	switch {
+	case errors.As(denial.Err, &errno):
+		return errno.Error()
+	case denial.Err == nil || denial.Decision.Reason.Failure():
+		return "the event log has the details"
+	default:
+		return clip(denial.Err.Error(), maxExplained)
 	}
-	return clip(denial.Err.Error(), maxExplained)
 }

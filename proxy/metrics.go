@@ -1,8 +1,6 @@
 package proxy
 
 import (
-	"time"
-
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -53,21 +51,21 @@ func (m *metrics) decided(rec *ConnRecord) {
 }
 
 // opened counts a first verdict that let something through.
-func (m *metrics) opened(rec *ConnRecord, took time.Duration) {
+func (m *metrics) opened(rec *ConnRecord) {
 	m.decided(rec)
 	m.open.WithLabelValues(rec.Subject.Pool).Inc()
-	m.setup.Observe(took.Seconds())
+	m.setup.Observe(rec.Took.Seconds())
 }
 
-// closed ends what opened counted.
+// closed ends what opened counted, and counts the bytes of a request; those of
+// a tunnel are counted while it carries them.
 func (m *metrics) closed(rec *ConnRecord) {
 	m.open.WithLabelValues(rec.Subject.Pool).Dec()
-}
-
-// carried counts bytes.
-func (m *metrics) carried(pool string, sent, received int64) {
-	m.bytes.WithLabelValues(pool, "sent").Add(float64(sent))
-	m.bytes.WithLabelValues(pool, "received").Add(float64(received))
+	if rec.Via == ViaHTTP {
+		sent, received := m.counters(rec.Subject.Pool)
+		sent.Add(float64(rec.Sent))
+		received.Add(float64(rec.Received))
+	}
 }
 
 // counters are those of a tunnel's bytes.

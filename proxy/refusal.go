@@ -30,7 +30,7 @@ func (s *session) answer(rec *ConnRecord, t *trip, denial *allowlists.DeniedErro
 	if errors.Is(denial, errHeadLarge) {
 		status = http.StatusRequestHeaderFieldsTooLarge
 	}
-	body := explain(rec, t.target, denial) + "\n"
+	body := explain(rec, t, denial) + "\n"
 	var out bytes.Buffer
 	out.WriteString(statusLine(status, rec, denial.Decision.Reason))
 	fmt.Fprintf(&out, "\r\nSallyport-Reason: %s\r\nSallyport-Id: %s\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n",

@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"slices"
@@ -11,8 +12,8 @@ import (
 	"sallyport/allowlists"
 )
 
-// write changes the record and hands it over in a phase.
-func (t *trip) write(phase string, change func(*ConnRecord)) ConnRecord {
+// write changes the record, counts it, and hands it over in a phase.
+func (t *trip) write(phase string, change, count func(*ConnRecord)) ConnRecord {
 	t.mu.Lock()
 	change(&t.rec)
 	t.rec.Phase, t.rec.Time = phase, time.Now()
@@ -20,6 +21,9 @@ func (t *trip) write(phase string, change func(*ConnRecord)) ConnRecord {
 	rec := t.rec
 	rec.DNSIDs, rec.Names = slices.Clone(rec.DNSIDs), slices.Clone(rec.Names)
 	t.mu.Unlock()
+	if count != nil {
+		count(&rec)
+	}
 	t.s.server.cfg.Observe(rec)
 	return rec
 }
@@ -54,8 +58,7 @@ func (t *trip) refuse(err error) {
 	rec := t.write(PhaseRefused, func(rec *ConnRecord) {
 		rec.blame(denial)
 		rec.Names = names
-	})
-	t.s.server.metrics.decided(&rec)
+	}, t.s.server.metrics.decided)
 	t.s.answer(&rec, t, denial)
 }
 
@@ -71,20 +74,19 @@ func (t *trip) opened(upstream netip.Addr) {
 			rec.DNSIDs = t.s.known.ids
 		}
 		rec.Names = names
-	})
+	}, t.s.server.metrics.opened)
 	t.s.known = knownAnswer{t.target, rec.DNSIDs}
-	t.s.server.metrics.opened(&rec, rec.Took)
 }
 
 // progress writes how much a tunnel has carried.
 func (t *trip) progress(sent, received int64) {
-	t.write(PhaseProgress, func(rec *ConnRecord) { rec.Sent, rec.Received = sent, received })
+	t.write(PhaseProgress, func(rec *ConnRecord) { rec.Sent, rec.Received = sent, received }, nil)
 }
 
 // closed writes the close record. err is nil for a regular end; one that is no
 // denial leaves the decision as it was.
 func (t *trip) closed(sent, received int64, err error) {
-	rec := t.write(PhaseClose, func(rec *ConnRecord) {
+	t.write(PhaseClose, func(rec *ConnRecord) {
 		rec.Sent, rec.Received = sent, received
 		var denial *allowlists.DeniedError
 		switch {
@@ -93,11 +95,7 @@ func (t *trip) closed(sent, received int64, err error) {
 		case err != nil:
 			rec.Err = err.Error()
 		}
-	})
-	if t.via == ViaHTTP { // a tunnel counts while it carries
-		t.s.server.metrics.carried(rec.Subject.Pool, sent, received)
-	}
-	t.s.server.metrics.closed(&rec)
+	}, t.s.server.metrics.closed)
 }
 
 // abandon completes the records of a trip that a panic ended.
@@ -128,8 +126,14 @@ func (t *trip) reusable(addr netip.Addr) bool {
 	return t.decideAddr(t.pool, t.by, addr, time.Now()).Allowed()
 }
 
-// dial connects to the request's host.
-func (t *trip) dial(ctx context.Context) (net.Conn, error) {
+// dial connects to the request's host. A panic is an internal-error, as this may
+// run on a goroutine of net/http.
+func (t *trip) dial(ctx context.Context) (dialled net.Conn, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			dialled, err = nil, refusal(allowlists.Decision{}, fmt.Errorf("%w: %v", errPanic, p))
+		}
+	}()
 	conn, err := t.connectTo(ctx)
 	if err != nil {
 		return nil, err
