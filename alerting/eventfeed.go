@@ -7,7 +7,7 @@ import (
 
 // The times of feed.
 const (
-	feedStall = time.Second     // a line that is not out by then is not waited for
+	feedStall = time.Second     // a line that is not out by then means a stall
 	feedDrain = 5 * time.Second // how long events are handed on after the end
 )
 
@@ -67,8 +67,8 @@ func (a *Alerting) feed(ctx context.Context) {
 }
 
 // out waits until the line that ends at offset is written: true. It is false
-// at once for a line that was dropped or a log that is stalled, and after
-// feedStall.
+// at once for a line that was dropped or a log that is stalled; a log that
+// takes longer than feedStall counts as stalled.
 func (a *Alerting) out(offset int64, stop <-chan struct{}) bool {
 	if offset == 0 {
 		return false
@@ -82,7 +82,9 @@ func (a *Alerting) out(offset int64, stop <-chan struct{}) bool {
 		select {
 		case <-a.log.progress:
 		case <-timer.C:
-			return a.log.written.Load() >= offset
+			if a.log.written.Load() < offset {
+				a.log.late()
+			}
 		case <-stop:
 			return false
 		}

@@ -184,8 +184,18 @@ func (l *eventLog) wait(batch *flush) {
 	default:
 	}
 	l.trouble.unwaited++
-	l.stall("writing takes too long")
+	l.stall(tooLong)
 }
+
+// late marks the sink as stalled because writing takes too long.
+func (l *eventLog) late() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.stall(tooLong)
+}
+
+// tooLong is the cause of a trouble where a write does not return.
+const tooLong = "writing takes too long"
 
 // stall marks the sink as stalled and lets go everybody who waits for it. The
 // caller holds mu.

@@ -352,6 +352,31 @@ func TestAStalledPipeHoldsUpNobodyForLong(t *testing.T) {
 	reader.Close()
 }
 
+func TestAlertsGoOnWhileThePipeIsStalled(t *testing.T) {
+	reader, writer, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer writer.Close()
+	k := &taker{}
+	g := newLog(t, toStream(writer))
+	g.SetReader(k.reader())
+	g.run(t)
+	start := time.Now()
+	for i := range 1000 {
+		g.Record(allowed(strconv.Itoa(i)))
+	}
+	eventually(t, "all are taken", func() bool { return len(ids(k.taken())) == 1000 })
+	if took := time.Since(start); took > 2*time.Second {
+		t.Errorf("the last event was taken after %v", took)
+	}
+	go io.Copy(io.Discard, reader)
+	if err := g.stop(); err != nil {
+		t.Error(err)
+	}
+	reader.Close()
+}
+
 func TestAReaderThatWentAwayIsNoEnd(t *testing.T) {
 	reader, writer, err := os.Pipe()
 	if err != nil {
