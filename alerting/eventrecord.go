@@ -91,11 +91,22 @@ func fromConn(r proxy.ConnRecord) Event {
 	e.Phase, e.Via, e.Method = r.Phase, r.Via, r.Method
 	e.Host, e.Port, e.IP, e.ClientPort = r.Host, r.Port, plainAddr(r.Addr), r.ClientPort
 	e.SNI, e.ALPN, e.ECH = r.SNI, r.ALPN, r.ECH
-	if len(r.DNSIDs) > 0 {
-		e.DNSID = r.DNSIDs[0]
-	}
+	e.DNSID = answerUsed(&r)
 	e.Names, e.Redialled, e.Ambiguous = r.Names, r.Redialled, r.Ambiguous
 	e.Sent, e.Received = r.Sent, r.Received
 	e.Took, e.Error = r.Took.Truncate(time.Microsecond), r.Err
 	return e
+}
+
+// answerUsed is the id of the question whose answer the connection stands on:
+// of those asked, AAAA and then A, the one of the address's family.
+func answerUsed(r *proxy.ConnRecord) string {
+	switch {
+	case len(r.DNSIDs) == 0:
+		return ""
+	case len(r.DNSIDs) > 1 && r.Addr.Unmap().Is4():
+		return r.DNSIDs[1]
+	default:
+		return r.DNSIDs[0]
+	}
 }

@@ -70,7 +70,7 @@ func (e *DeniedError) Unwrap() error { return e.Err }
 // An Answer is what the resolver gave for a host name. It lives here because
 // it travels between dnsfilter and proxy, which do not know each other.
 type Answer struct {
-	// IDs are the ids of the dns events of the questions asked.
+	// IDs are the ids of the dns events of the questions asked: AAAA, then A.
 	IDs []string
 	// Addrs are the judged addresses, unmapped, in the order to try them.
 	Addrs []netip.Addr

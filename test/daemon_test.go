@@ -220,7 +220,7 @@ func (d *daemon) wait(what string, fits func(event) bool) event {
 func (d *daemon) dump() string {
 	all := d.events()
 	var b strings.Builder
-	for _, e := range all[max(0, len(all)-15):] {
+	for _, e := range all[max(0, len(all)-8):] {
 		line, _ := json.Marshal(e)
 		fmt.Fprintf(&b, "%s\n", line)
 	}

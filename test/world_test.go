@@ -50,15 +50,8 @@ func newZoneAt(t *testing.T, addr string, records ...string) *zone {
 	for _, text := range records {
 		z.add(t, text)
 	}
-	udp, err := net.ListenPacket("udp", addr)
-	if err != nil {
-		t.Fatal(err)
-	}
+	udp, tcp := listenBoth(t, addr)
 	z.addr = udp.LocalAddr().String()
-	tcp, err := net.Listen("tcp", z.addr)
-	if err != nil {
-		t.Fatal(err)
-	}
 	for _, server := range []*dns.Server{{PacketConn: udp, Handler: z}, {Listener: tcp, Handler: z}} {
 		started := make(chan struct{})
 		server.NotifyStartedFunc = func() { close(started) }
@@ -67,6 +60,26 @@ func newZoneAt(t *testing.T, addr string, records ...string) *zone {
 		t.Cleanup(func() { _ = server.Shutdown() })
 	}
 	return z
+}
+
+// listenBoth binds one port for UDP and TCP; port 0 takes one that is free for both.
+func listenBoth(t *testing.T, addr string) (net.PacketConn, net.Listener) {
+	t.Helper()
+	var lastErr error
+	for range 20 {
+		udp, err := net.ListenPacket("udp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tcp, err := net.Listen("tcp", udp.LocalAddr().String())
+		if err == nil {
+			return udp, tcp
+		}
+		udp.Close()
+		lastErr = err
+	}
+	t.Fatal(lastErr)
+	return nil, nil
 }
 
 // setAnswer makes f answer instead of the records, where it gives any.
