@@ -103,6 +103,19 @@ func TestTheBookKeepsWhatWasJustWritten(t *testing.T) {
 	}
 }
 
+func TestTheBookKeepsFewNamesOfOneAddress(t *testing.T) {
+	b := newBook(1000)
+	now := time.Now()
+	by := account{"a", addrN(1)}
+	for i := range 200 {
+		b.add(by, hostN(t, i), []netip.Addr{addrN(1)}, now, now.Add(time.Hour))
+	}
+	checkBook(t, b)
+	if names, evicted := b.sizes(); names != maxNames || evicted != 0 {
+		t.Errorf("%d names are kept", names)
+	}
+}
+
 func TestTheBookForgetsInTime(t *testing.T) {
 	b := newBook(1000)
 	now := time.Now()

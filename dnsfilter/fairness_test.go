@@ -114,6 +114,54 @@ func TestAStaleAnswerDoesNotWaitForASilentUpstream(t *testing.T) {
 	})
 }
 
+func TestOneThatLeavesTakesNobodyWithIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, _ := offline(t, nil)
+		release := make(chan struct{})
+		asked, cut := 0, 0
+		s.ask = func(ctx context.Context, name string, qtype uint16, _ queryFlags) (*dns.Msg, string, error) {
+			asked++
+			select {
+			case <-release:
+				return answered(name, qtype, 60), "fuzz", nil
+			case <-ctx.Done():
+				cut++
+				return nil, "", ended(ctx)
+			}
+		}
+		key, by := flightKey{name: "allowed.example", qtype: dns.TypeA}, account{"build", addrN(1)}
+		leaving, leave := context.WithCancel(context.Background())
+		first, second := make(chan result, 1), make(chan result, 1)
+		go func() { first <- s.obtain(leaving, key, by) }()
+		synctest.Wait()
+		go func() { second <- s.obtain(context.Background(), key, by) }()
+		synctest.Wait()
+		leave()
+		if r := <-first; r.err == nil {
+			t.Error("the one that left got an answer")
+		}
+		synctest.Wait()
+		if asked != 1 || cut != 0 {
+			t.Errorf("%d asked, %d ended", asked, cut)
+		}
+		close(release)
+		if r := <-second; r.err != nil || len(r.answer.records) != 1 {
+			t.Errorf("the other got %v", r.err)
+		}
+		// The last that leaves ends the question.
+		key.name, release = "a.wild.example", make(chan struct{})
+		leaving, leave = context.WithCancel(context.Background())
+		go func() { first <- s.obtain(leaving, key, by) }()
+		synctest.Wait()
+		leave()
+		<-first
+		synctest.Wait()
+		if asked != 2 || cut != 1 || len(s.flights.byKey) != 0 {
+			t.Errorf("%d asked, %d ended, %d under way", asked, cut, len(s.flights.byKey))
+		}
+	})
+}
+
 func TestAnIdleConnectionEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, _ := offline(t, nil)
