@@ -73,7 +73,7 @@ func TestAConnectionBecomesALine(t *testing.T) {
 	}
 	const want = `{"v":1,"time":"2026-11-23T12:00:00.123456Z","kind":"conn","id":"k3v9x2m4p7qa","pool":"build","client":"10.20.0.7","iface":"br-build","policy":3,` +
 		`"job":{"repo":"corp/app"},"via":"connect","host":"registry.corp.example","port":443,"ip":"198.51.100.7","client_port":50123,"sni":"other.example",` +
-		`"alpn":"h2,http/1.1","ech":true,"method":"CONNECT","verdict":"deny","reason":"sni-mismatch","quiet":true,"dns_id":"a2b3c4d5e6f7",` +
+		`"alpn":"h2,http/1.1","ech":true,"method":"CONNECT","verdict":"deny","reason":"sni-mismatch","quiet":true,"dns_id":"b2b3c4d5e6f7",` +
 		`"names":["registry.corp.example"],"redialled":true,"ambiguous":true,"sent":0,"received":0,"ms":2000.000,"error":"reset","phase":"close"}` + "\n"
 	lines, _ := observed(t, func(a *alerting.Alerting) { a.ObserveConn(record) })
 	if lines != want {
