@@ -74,8 +74,16 @@ func New(config Config) (*Alerting, error) {
 	metrics := newLogMetrics(config.Registerer)
 	a := &Alerting{
 		config: config, metrics: metrics, log: newEventLog(sink, denies, metrics),
-		queue: newEventQueue(queuedEvents), recent: newRecentEvents(recentDecisions), reader: noReader{},
+		queue: newEventQueue(queuedEvents), recent: newRecentEvents(recentDecisions),
 	}
+	reader, err := newCorrelator(correlatorConfig{
+		log: config.Log, alerts: config.Alerts, policy: config.Policy, registerer: config.Registerer,
+		emit: func(e Event) { a.record(&e) }, system: a.System,
+	})
+	if err != nil {
+		return nil, err
+	}
+	a.reader = reader
 	return a, nil
 }
 

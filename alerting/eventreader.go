@@ -21,14 +21,3 @@ type eventReader interface {
 	// No take comes after ctx ended.
 	run(ctx context.Context) error
 }
-
-// noReader takes events and forgets them.
-type noReader struct{}
-
-func (noReader) resume() (Position, bool) { return Position{}, false }
-func (noReader) begin(Position)           {}
-func (noReader) take(*Event)              {}
-func (noReader) run(ctx context.Context) error {
-	<-ctx.Done()
-	return nil
-}
