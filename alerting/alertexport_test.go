@@ -1,0 +1,102 @@
+package alerting
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+
+	"sallyport/allowlists"
+)
+
+// A CorrelatorSetup is correlatorConfig for tests; nil parts do nothing.
+type CorrelatorSetup struct {
+	Alerts     allowlists.Alerts
+	Policy     func() *allowlists.Policy
+	Log        zerolog.Logger
+	Emit       func(Event)
+	System     func(string, map[string]any)
+	Registerer prometheus.Registerer
+	Store      Store
+	Send       func(*http.Request) (*http.Response, error)
+	Groups     int
+}
+
+type doFunc func(*http.Request) (*http.Response, error)
+
+func (f doFunc) Do(r *http.Request) (*http.Response, error) { return f(r) }
+
+// A Correlator is a correlator for tests.
+type Correlator struct{ c *correlator }
+
+// NewCorrelator makes one, opened.
+func NewCorrelator(s CorrelatorSetup) (Correlator, error) {
+	config := correlatorConfig{
+		log: s.Log, alerts: s.Alerts, policy: s.Policy, emit: s.Emit, system: s.System, registerer: s.Registerer,
+		store: s.Store, groups: s.Groups,
+	}
+	if config.emit == nil {
+		config.emit = func(Event) {}
+	}
+	if config.system == nil {
+		config.system = func(string, map[string]any) {}
+	}
+	if s.Send != nil {
+		config.client = doFunc(s.Send)
+	}
+	c, err := newCorrelator(config)
+	if err != nil {
+		return Correlator{}, err
+	}
+	return Correlator{c}, c.open()
+}
+
+func (t Correlator) Take(e Event)                  { t.c.take(&e) }
+func (t Correlator) Run(ctx context.Context) error { return t.c.run(ctx) }
+func (t Correlator) Tick(now time.Time)            { t.c.tick(now) }
+func (t Correlator) Resume() (Position, bool)      { return t.c.resume() }
+func (t Correlator) Begin(p Position)              { t.c.begin(p) }
+func (t Correlator) OpenGroups() int {
+	t.c.mu.Lock()
+	defer t.c.mu.Unlock()
+	return len(t.c.groups.open)
+}
+func (t Correlator) Alerts() []Alert {
+	t.c.mu.Lock()
+	defer t.c.mu.Unlock()
+	var all []Alert
+	for _, g := range t.c.groups.open {
+		all = append(all, g.snapshot())
+	}
+	return all
+}
+func (t Correlator) Entries(pool string) []BaselineEntry {
+	t.c.mu.Lock()
+	defer t.c.mu.Unlock()
+	return t.c.baseline.list(pool)
+}
+func (t Correlator) Forget(pool, destination string) bool {
+	t.c.mu.Lock()
+	defer t.c.mu.Unlock()
+	return t.c.baseline.forget(pool, destination)
+}
+func (t Correlator) RefusedClients() int { return len(t.c.refused.clients) }
+
+// The bounds that tests hold.
+const (
+	RefusedClients  = refusedClients
+	BaselineEntries = baselineEntries
+)
+
+// A SlackItem is what FuzzSlack varies.
+type SlackItem = item
+
+// EncodeSlack makes the body of a Slack message.
+func EncodeSlack(id string, items []SlackItem) ([]byte, error) {
+	return encodeSlack(&message{ID: id, Items: items})
+}
+
+// KnownAlerts are the alerts that are raised.
+func KnownAlerts() []string { return alertKinds }

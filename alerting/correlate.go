@@ -1,0 +1,345 @@
+package alerting
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+
+	"sallyport/allowlists"
+)
+
+// The times of a correlator.
+const (
+	correlateTick   = 100 * time.Millisecond
+	keepEvery       = time.Second     // how often what is dirty is kept
+	expireEvery     = time.Minute     // how often what is old is forgotten
+	expiryEvery     = time.Hour       // how often rules about to end are looked for
+	drainDeliveries = 3 * time.Second // how long sinks may take at the end
+)
+
+// correlatorConfig is what a correlator needs to know.
+type correlatorConfig struct {
+	log    zerolog.Logger
+	alerts allowlists.Alerts
+	policy func() *allowlists.Policy // nil, or gives nil: no policy is needed
+	// emit records an alert event, system a system event. Both may be called
+	// while take runs, and must not call back.
+	emit   func(Event)
+	system func(event string, details map[string]any)
+	// registerer takes the metrics; nil drops them.
+	registerer prometheus.Registerer
+	// store keeps what is known; nil opens the one in alerts.state_dir, or
+	// keeps it in memory without one.
+	store Store
+	// client sends what sinks send; nil makes one for each.
+	client doer
+	// groups bounds the open groups; 0 is defaultGroups.
+	groups int
+}
+
+// A correlator takes the events off the log, joins them, and tells people. It
+// is an eventReader. Only mu makes its methods safe for concurrent use: one
+// goroutine takes, one ticks, and each sink has one.
+type correlator struct {
+	config  correlatorConfig
+	metrics *alertMetrics
+	sinks   []*sink
+	wants   []*sinkWants // of the sinks and of the log
+	durable bool         // state survives a restart
+	window  time.Duration
+	keep    time.Duration // how long alerts are kept for a stopped sink
+	warning time.Duration // how long before its end a rule is warned about
+	drain   chan struct{} // closed at the end: tell all there is
+
+	openOnce sync.Once
+	openErr  error
+
+	mu        sync.Mutex // guards the rest
+	store     Store
+	groups    *groups
+	detectors []detector
+	refused   *refusedNames
+	baseline  *baseline // nil without a store
+	turns     map[string]*turn
+	position  Position
+	moved     bool // position is not kept yet
+	broken    bool // the last commit did not work
+	next      struct{ keep, expire, expiry time.Time }
+	suspects  map[clientOf]bool // clients of open groups of high severity; nil: to be found again
+}
+
+// newCorrelator checks the configuration and opens nothing.
+func newCorrelator(config correlatorConfig) (*correlator, error) {
+	if config.groups == 0 {
+		config.groups = defaultGroups
+	}
+	c := &correlator{
+		config: config, refused: newRefusedNames(), turns: make(map[string]*turn), drain: make(chan struct{}),
+		durable: config.store != nil || config.alerts.StateDir != "", store: config.store,
+	}
+	c.window = config.duration("denied_then_direct_window", 30*time.Second)
+	c.keep = config.duration("webhook_keep", 24*time.Hour)
+	c.warning = config.duration("expiry_warning", 14*24*time.Hour)
+	interval := config.alerts.GroupInterval
+	if interval <= 0 {
+		interval = 5 * time.Minute
+	}
+	c.groups = newGroups(groupLimits{
+		groups: config.groups, foldGroups: config.number("fold_groups", 5), foldListed: config.number("fold_listed", maxAlertHosts),
+	}, groupTimes{firstDigest: config.duration("first_digest", 30*time.Second), interval: interval})
+	c.groups.folded = c.tellFolded
+
+	sinks, err := newSinks(c)
+	if err != nil {
+		return nil, err
+	}
+	c.sinks = sinks
+	for _, s := range sinks {
+		c.wants = append(c.wants, &s.sinkWants)
+	}
+	c.wants = append(c.wants, &sinkWants{name: logSinkName, wants: func(*group) bool { return true }, most: 64})
+	for _, w := range c.wants {
+		c.turns[w.name] = &turn{}
+	}
+	if c.durable {
+		c.baseline = newBaseline(config.alerts.Baseline.Learn, config.alerts.Baseline.Jobs, config.number("first_seen_repeats", 2))
+	}
+	c.detectors = []detector{
+		deniedEgress{}, &direct{c.window, c.refused}, &metadataAccess{c.window, c.refused}, rebinding{}, sniMismatch{},
+		foreignResolver{}, policyTrouble{}, &firstSeen{c.baseline, c.suspect},
+	}
+	c.metrics = newAlertMetrics(config.registerer)
+	return c, nil
+}
+
+// number is a threshold, or def where configuration does not say.
+func (c *correlatorConfig) number(key string, def int) int {
+	if n, ok := c.alerts.Thresholds[key]; ok {
+		return int(n)
+	}
+	return def
+}
+
+// duration is a threshold that is a time.
+func (c *correlatorConfig) duration(key string, def time.Duration) time.Duration {
+	if n, ok := c.alerts.Thresholds[key]; ok {
+		return time.Duration(n)
+	}
+	return def
+}
+
+// take runs the detectors on one event and counts what they find.
+func (c *correlator) take(e *Event) {
+	now := time.Now()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !e.Pos.IsZero() {
+		c.position, c.moved = e.Pos, true
+	}
+	var findings []finding
+	for _, d := range c.detectors {
+		findings = append(findings, d.observe(e, e.Time)...)
+	}
+	c.refused.observe(e, e.Time)
+	for _, f := range settle(findings) {
+		c.count(&f, now)
+	}
+}
+
+// count puts a finding into its group and wakes the sinks that it is news to.
+// The caller holds mu.
+func (c *correlator) count(f *finding, now time.Time) {
+	c.metrics.alerts.WithLabelValues(f.pool, f.alert, f.severity.String()).Inc()
+	g := c.groups.add(f, now)
+	if g.Severity >= High {
+		c.suspects = nil
+	}
+	for _, s := range c.sinks {
+		if g.untold(s.name) == 1 || g.Severity == Critical {
+			signal(s.wake)
+		}
+	}
+}
+
+// suspect reports whether a client has an open group of high severity. The
+// caller holds mu.
+func (c *correlator) suspect(client clientOf) bool {
+	if c.suspects == nil {
+		c.suspects = make(map[clientOf]bool)
+		for _, g := range c.groups.open {
+			if g.Severity < High {
+				continue
+			}
+			for _, key := range g.Clients {
+				c.suspects[clientOf{g.Pool, key}] = true
+			}
+		}
+	}
+	return c.suspects[client]
+}
+
+// tellFolded announces that the queue was full. The caller holds mu.
+func (c *correlator) tellFolded(into *group, groups, count int) {
+	c.config.system(SystemAlertFolded, map[string]any{
+		"alert": into.Alert.Alert, "pool": into.Pool, "severity": into.Severity.String(), "groups": groups, "count": count, "into": into.ID,
+	})
+}
+
+// run ticks and lets the sinks send until ctx ends; then it tells what is left,
+// in bounded time, and keeps its state.
+func (c *correlator) run(ctx context.Context) error {
+	if err := c.open(); err != nil {
+		return err
+	}
+	sending, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	var sinks sync.WaitGroup
+	for _, s := range c.sinks {
+		sinks.Go(func() { s.run(sending, c) })
+	}
+	ticker := time.NewTicker(correlateTick)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+			c.tick(time.Now())
+			continue
+		case <-ctx.Done():
+		}
+		break
+	}
+	close(c.drain)
+	enough := time.AfterFunc(drainDeliveries, stop)
+	sinks.Wait()
+	enough.Stop()
+	return c.close()
+}
+
+// tick does what is due.
+func (c *correlator) tick(now time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !now.Before(c.next.expiry) {
+		c.next.expiry = now.Add(expiryEvery)
+		c.warnOfExpiry(now)
+	}
+	c.tellLog(now, false)
+	if !now.Before(c.next.expire) {
+		c.next.expire = now.Add(expireEvery)
+		c.expire(now)
+	}
+	if !now.Before(c.next.keep) {
+		c.next.keep = now.Add(keepEvery)
+		c.metrics.queue.Set(float64(c.waiting()))
+		c.commit()
+	}
+}
+
+// tellLog writes the alert events that are due, or all there is to tell. The
+// caller holds mu.
+func (c *correlator) tellLog(now time.Time, all bool) {
+	w := c.wants[len(c.wants)-1]
+	for {
+		m, _ := c.groups.next(w, c.turns[w.name], now, all)
+		if m == nil {
+			return
+		}
+		for i := range m.Items {
+			c.config.emit(m.Items[i].Alert.event(now))
+		}
+		c.groups.delivered(w.name, now)
+	}
+}
+
+// expire forgets what is old. The caller holds mu.
+func (c *correlator) expire(now time.Time) {
+	for _, d := range c.detectors {
+		d.expire(now)
+	}
+	c.refused.expire(now)
+	for _, s := range c.sinks {
+		c.giveUp(s, now)
+	}
+	c.groups.close(now, c.owed)
+	c.suspects = nil
+}
+
+// owed reports whether a sink still has to be told of a group. The caller
+// holds mu.
+func (c *correlator) owed(g *group) bool {
+	for _, w := range c.wants {
+		if g.untold(w.name) > 0 && w.wants(g) {
+			return true
+		}
+	}
+	return false
+}
+
+// waiting is how many groups some sink still has to be told of. The caller
+// holds mu.
+func (c *correlator) waiting() int {
+	n := 0
+	for _, g := range c.groups.open {
+		if c.owed(g) {
+			n++
+		}
+	}
+	return n
+}
+
+// giveUp forgets what a stopped sink was not told for longer than it is kept.
+// The caller holds mu.
+func (c *correlator) giveUp(s *sink, now time.Time) {
+	stopped := s.stoppedAt()
+	if stopped.IsZero() {
+		return
+	}
+	if m := c.groups.sending[s.name]; m != nil && now.Sub(m.Made) >= c.keep {
+		c.groups.forgetMessage(s.name)
+	}
+	for _, g := range c.groups.open {
+		left := g.untold(s.name)
+		if left <= 0 || !s.wants(g) || now.Sub(g.Touched) < c.keep || now.Sub(stopped) < c.keep {
+			continue
+		}
+		g.share(s.name).Told += left
+		c.groups.touch(g)
+		c.metrics.deliveries.WithLabelValues(s.name, outcomeExpired).Inc()
+		c.config.log.Error().Str("sink", s.name).Str("alert", g.ID).Int("count", left).Msg("an alert is no longer kept for a sink that has stopped")
+	}
+}
+
+// warnOfExpiry finds the rules that are about to end. Each is told of once
+// while its group is open. The caller holds mu.
+func (c *correlator) warnOfExpiry(now time.Time) {
+	if c.config.policy == nil {
+		return
+	}
+	for _, f := range expiring(c.config.policy(), c.warning, eventTime(now)) {
+		if g := c.groups.open[f.groupKey()]; g != nil {
+			g.Touched = now
+			continue
+		}
+		c.count(&f, now)
+	}
+}
+
+// close tells the log what is left and keeps the state.
+func (c *correlator) close() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.tellLog(time.Now(), true)
+	err := c.commit()
+	for _, s := range c.sinks {
+		s.close()
+	}
+	if closing := c.store.Close(); closing != nil {
+		err = errors.Join(err, fmt.Errorf("closing the store: %w", closing))
+	}
+	return err
+}

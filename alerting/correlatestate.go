@@ -1,0 +1,222 @@
+package alerting
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"time"
+)
+
+// open opens the store and reads what it keeps. It happens once; run and
+// resume do it too, but only its own error is seen early.
+func (c *correlator) open() error {
+	c.openOnce.Do(func() { c.openErr = c.load() })
+	return c.openErr
+}
+
+// load is open, once.
+func (c *correlator) load() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.store == nil {
+		c.store = &MemoryStore{}
+		if dir := c.config.alerts.StateDir; dir != "" {
+			store, err := OpenStore(dir)
+			if err != nil {
+				return err
+			}
+			c.store = store
+		} else {
+			c.config.log.Warn().Msg("alerts.state_dir is not set: alerts and their counts end with this process, and first-seen stays silent")
+		}
+	}
+	for _, step := range []struct {
+		kind string
+		read func(key string, value []byte) error
+	}{
+		{storePosition, c.loadPosition}, {storeGroup, c.loadGroup}, {storeMessage, c.loadMessage},
+		{storeLearning, c.loadLearning}, {storeBaseline, c.loadEntry},
+	} {
+		if err := c.store.Load(step.kind, step.read); err != nil {
+			c.store.Close()
+			return fmt.Errorf("reading the state of alerts: %w", err)
+		}
+	}
+	clear(c.groups.dirty)
+	return c.loadBaselineFile()
+}
+
+func (c *correlator) loadPosition(_ string, value []byte) error {
+	return json.Unmarshal(value, &c.position)
+}
+
+func (c *correlator) loadGroup(key string, value []byte) error {
+	g := &group{Shares: make(map[string]*share)}
+	if err := json.Unmarshal(value, g); err != nil {
+		return fmt.Errorf("group %s: %w", key, err)
+	}
+	if g.Fold != nil {
+		g.Fold.room, g.Fold.list = &c.groups.foldRoom, c.groups.limits.foldListed
+		c.groups.foldRoom -= len(g.Fold.Seen) / 8
+	}
+	c.groups.insert(g)
+	return nil
+}
+
+// loadMessage takes up a message that was under way; one of a sink that is no
+// more is forgotten.
+func (c *correlator) loadMessage(sink string, value []byte) error {
+	m := &message{}
+	if err := json.Unmarshal(value, m); err != nil {
+		return fmt.Errorf("message to %s: %w", sink, err)
+	}
+	for _, s := range c.sinks {
+		if s.name == sink {
+			c.groups.sending[sink] = m
+			return nil
+		}
+	}
+	c.groups.dirtyMessages[sink] = true
+	return nil
+}
+
+func (c *correlator) loadLearning(pool string, value []byte) error {
+	if c.baseline == nil {
+		return nil
+	}
+	p := c.baseline.pool(pool, time.Now())
+	p.dirty = false
+	return json.Unmarshal(value, &p.learning)
+}
+
+func (c *correlator) loadEntry(_ string, value []byte) error {
+	if c.baseline == nil {
+		return nil
+	}
+	entry := &BaselineEntry{}
+	if err := json.Unmarshal(value, entry); err != nil {
+		return fmt.Errorf("baseline: %w", err)
+	}
+	c.baseline.pool(entry.Pool, time.Now()).entries[entry.Destination] = entry
+	return nil
+}
+
+// loadBaselineFile reads alerts.baseline.file.
+func (c *correlator) loadBaselineFile() error {
+	path := c.config.alerts.Baseline.File
+	if path == "" || c.baseline == nil {
+		return nil
+	}
+	data, err := os.ReadFile(path)
+	if err == nil {
+		err = c.baseline.read(data, time.Now())
+	}
+	if err != nil {
+		c.store.Close()
+		return fmt.Errorf("reading alerts.baseline.file %s: %w", path, withoutPath(err))
+	}
+	return nil
+}
+
+// resume is eventReader's.
+func (c *correlator) resume() (Position, bool) {
+	if c.open() != nil {
+		return Position{}, false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.position, !c.position.IsZero()
+}
+
+// begin is eventReader's: everything before the place was taken.
+func (c *correlator) begin(p Position) {
+	if c.open() != nil {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.position, c.moved = p, true
+	c.commit()
+}
+
+// commit keeps what changed, with the place up to which events were taken, in
+// one transaction. If that does not work it is said once, and tried again with
+// the next commit; alerts are sent all the same. The caller holds mu.
+func (c *correlator) commit() error {
+	changes, err := c.changes()
+	if err == nil && len(changes) > 0 {
+		err = c.store.Commit(changes)
+	}
+	if err != nil {
+		if !c.broken {
+			c.config.log.Error().Err(err).Msg("the state of alerts is not kept")
+			c.config.system(SystemStateFailed, map[string]any{"error": err.Error()})
+		}
+		c.broken = true
+		return err
+	}
+	if c.broken {
+		c.config.log.Info().Msg("the state of alerts is kept again")
+	}
+	c.broken, c.moved = false, false
+	clear(c.groups.dirty)
+	clear(c.groups.dirtyMessages)
+	if c.baseline != nil {
+		clear(c.baseline.dirty)
+		for _, p := range c.baseline.pools {
+			p.dirty = false
+		}
+	}
+	return nil
+}
+
+// The system events of correlator and sinks. docs/alerts.md explains each.
+const (
+	SystemStateFailed = "state-failed"
+	SystemSinkStopped = "sink-stopped"
+)
+
+// changes are what the store does not have. The caller holds mu.
+func (c *correlator) changes() (changes []Change, err error) {
+	put := func(kind, key string, present bool, value any) {
+		change := Change{Kind: kind, Key: key}
+		if present && err == nil {
+			change.Value, err = json.Marshal(value)
+		}
+		changes = append(changes, change)
+	}
+	if c.moved {
+		put(storePosition, "", true, c.position)
+	}
+	for key := range c.groups.dirty {
+		g := c.groups.open[key]
+		put(storeGroup, key, g != nil, g)
+	}
+	for name := range c.groups.dirtyMessages {
+		m := c.groups.sending[name]
+		put(storeMessage, name, m != nil, m)
+	}
+	if c.baseline == nil {
+		return changes, err
+	}
+	for pool, p := range c.baseline.pools {
+		if p.dirty {
+			put(storeLearning, pool, true, p.learning)
+		}
+	}
+	for key := range c.baseline.dirty {
+		entry := c.baseline.entry(key)
+		put(storeBaseline, key, entry != nil, entry)
+	}
+	return changes, err
+}
+
+// entry finds an entry by its key in the store; nil if it is gone.
+func (b *baseline) entry(key string) *BaselineEntry {
+	for pool, p := range b.pools {
+		if len(key) > len(pool) && key[:len(pool)] == pool && key[len(pool)] == 0 {
+			return p.entries[key[len(pool)+1:]]
+		}
+	}
+	return nil
+}

@@ -1,0 +1,149 @@
+package alerting
+
+import (
+	"fmt"
+	"net/netip"
+	"time"
+
+	"sallyport/allowlists"
+)
+
+// A detector knows one alert, or two that exclude each other. It is called from
+// one goroutine at a time, keeps bounded state, and never keeps or changes the
+// event's slices. now is when the event was, as far as windows are concerned.
+type detector interface {
+	observe(e *Event, now time.Time) []finding
+	// expire forgets what is older than any window.
+	expire(now time.Time)
+}
+
+// A finding is one event, or two joined, that people should know of. Findings
+// with the same alert, pool and subject are one group.
+type finding struct {
+	alert    string
+	severity Severity
+	pool     string
+	client   netip.Addr
+	job      *allowlists.Job
+	subject  string // names the group, with alert and pool
+	summary  string // one sentence, without the count
+	reason   string
+	host     string // canonical where it can be
+	port     uint16
+	ip       netip.Addr
+	suggest  string
+	evidence []string
+	time     time.Time // of the event
+}
+
+// found begins a finding about an event.
+func found(e *Event, alert string, severity Severity) finding {
+	return finding{
+		alert: alert, severity: severity, pool: e.Pool, client: e.Subject().Key(), job: e.Job, reason: e.Cause().String(),
+		host: hostOf(e), port: e.Port, ip: e.IP, evidence: []string{e.ID}, time: e.Time,
+	}
+}
+
+// replaced lists which findings of the same event an alert makes needless.
+var replaced = map[string][]string{
+	AlertDeniedThenDirect: {AlertDirectIP, AlertDeniedEgress},
+	AlertMetadataAccess:   {AlertDeniedThenDirect, AlertDirectIP, AlertDeniedEgress, AlertRebinding},
+	AlertRebinding:        {AlertDeniedEgress},
+}
+
+// settle drops the findings that another one replaces.
+func settle(findings []finding) []finding {
+	if len(findings) < 2 {
+		return findings
+	}
+	needless := make(map[string]bool)
+	for _, f := range findings {
+		for _, alert := range replaced[f.alert] {
+			needless[alert] = true
+		}
+	}
+	kept := findings[:0]
+	for _, f := range findings {
+		if !needless[f.alert] {
+			kept = append(kept, f)
+		}
+	}
+	return kept
+}
+
+// clientOf names a client within its pool.
+type clientOf struct {
+	pool string
+	key  netip.Addr
+}
+
+// ofClient is whose event e is.
+func ofClient(e *Event) clientOf { return clientOf{e.Pool, e.Subject().Key()} }
+
+// hostOf is the host name that an event is about, canonical where it can be;
+// "" if it is about an address.
+func hostOf(e *Event) string {
+	name := e.Host
+	if e.Kind == KindDNS && name == "" {
+		name = e.Name
+	}
+	if name == "" || isLiteral(name) {
+		return ""
+	}
+	if host, err := allowlists.ParseHost(name); err == nil {
+		return host.String()
+	}
+	name, _ = cut(name, maxAlertText/2)
+	return name
+}
+
+// isLiteral reports whether a host as a client wrote it is an IP address.
+func isLiteral(host string) bool {
+	if len(host) > 1 && host[0] == '[' && host[len(host)-1] == ']' {
+		host = host[1 : len(host)-1]
+	}
+	_, err := netip.ParseAddr(host)
+	return err == nil
+}
+
+// literal reports whether a conn event is about an address that no name stood
+// for.
+func literal(e *Event) bool { return e.Kind == KindConn && hostOf(e) == "" && e.IP.IsValid() }
+
+// decides reports whether the event carries a verdict that no other line of
+// the same id carries: questions, refusals and the first line of a connection,
+// and the close of a tunnel that was refused after it.
+func decides(e *Event) bool {
+	switch e.Kind {
+	case KindDNS:
+		return true
+	case KindConn:
+		return e.Phase == PhaseRefused || e.Phase == PhaseOpen || e.Phase == PhaseClose && e.Refused()
+	default:
+		return false
+	}
+}
+
+// destination is host:port, address:port, or what of it is known.
+func destination(host string, ip netip.Addr, port uint16) string {
+	switch {
+	case host == "" && !ip.IsValid():
+		return "an unknown destination"
+	case host == "" && port != 0:
+		return netip.AddrPortFrom(ip, port).String()
+	case host == "":
+		return ip.String()
+	case port != 0:
+		return fmt.Sprintf("%s:%d", host, port)
+	default:
+		return host
+	}
+}
+
+// poolName is a pool as a sentence names it.
+func poolName(pool string) string {
+	if pool == "" {
+		return "no pool"
+	}
+	return "pool " + pool
+}

@@ -1,0 +1,65 @@
+package alerting
+
+import (
+	"fmt"
+	"time"
+
+	"sallyport/allowlists"
+)
+
+// deniedEgress raises denied-egress: a destination was refused. One group per
+// pool and host, questions and connections together. It keeps no state.
+//
+// Quiet refusals, search-suffix echoes and reverse look-ups raise nothing; they
+// are counted by sallyport_dns_queries_total and sallyport_connections_total.
+type deniedEgress struct{}
+
+// deniedReasons are the reasons whose refusal is denied-egress (DESIGN section
+// 5), and whether an allow line would have helped.
+var deniedReasons = map[allowlists.Reason]bool{
+	allowlists.NotInAllowlist:  true,
+	allowlists.PortNotAllowed:  true,
+	allowlists.ExpiredRule:     true,
+	allowlists.DeniedByRule:    false,
+	allowlists.AddressLiteral:  true,
+	allowlists.SpecialAddress:  false,
+	allowlists.SNIMissing:      false,
+	allowlists.NotTLS:          false,
+	allowlists.ECHNotAllowed:   false,
+	allowlists.ProtocolBlocked: false,
+	allowlists.NoPool:          false,
+}
+
+func (deniedEgress) observe(e *Event, _ time.Time) []finding {
+	helps, denied := deniedReasons[e.Reason]
+	if !decides(e) || !e.Refused() || !denied || e.Quiet || e.Search || e.Reverse() {
+		return nil
+	}
+	if e.Reason == allowlists.AddressLiteral && len(e.Names) == 0 {
+		return nil // direct-ip
+	}
+	f := found(e, AlertDeniedEgress, Medium)
+	f.subject = f.host
+	if f.subject == "" && f.ip.IsValid() {
+		f.subject = f.ip.String()
+	}
+	f.summary = fmt.Sprintf("%s was refused to %s in %s (%s)", destination(f.host, f.ip, f.port), f.client, poolName(f.pool), f.reason)
+	if helps {
+		f.suggest = allowLine(e)
+	}
+	return []finding{f}
+}
+
+func (deniedEgress) expire(time.Time) {}
+
+// allowLine is the line of an allow list that would admit what e is about; ""
+// if no line would.
+func allowLine(e *Event) string {
+	if host, err := allowlists.ParseHost(hostOf(e)); err == nil {
+		return allowlists.AllowLine(host, e.Port)
+	}
+	if literal(e) && e.Port != 0 {
+		return fmt.Sprintf("- {cidr: %s/%d, ports: [%d]}", e.IP, e.IP.BitLen(), e.Port)
+	}
+	return ""
+}

@@ -1,0 +1,72 @@
+package alerting
+
+import (
+	"fmt"
+	"time"
+
+	"sallyport/allowlists"
+)
+
+// policyTrouble raises policy for what happens to us rather than to a job: a
+// reload that failed, a log that is degraded, refusals for reasons of our own.
+// One group per cause. It keeps no state.
+type policyTrouble struct{}
+
+func (policyTrouble) observe(e *Event, _ time.Time) []finding {
+	subject, summary := "", ""
+	switch {
+	case e.Kind == KindSystem && e.Event == SystemReloadFailed:
+		subject, summary = SystemReloadFailed, "the policy was not reloaded; the last good one goes on serving"
+	case e.Kind == KindSystem && e.Event == SystemLogDegraded:
+		if e.Details["state"] == "recovered" {
+			return nil
+		}
+		subject, summary = SystemLogDegraded, "the event log is degraded"
+		if cause, ok := e.Details["cause"].(string); ok && cause != "" {
+			summary += ": " + cause
+		}
+	case !decides(e) || !e.Refused():
+		return nil
+	case e.Reason == allowlists.LogDegraded, e.Reason == allowlists.NotReady, e.Reason == allowlists.ShuttingDown,
+		e.Reason == allowlists.InternalError:
+		subject, summary = e.Reason.String(), fmt.Sprintf("work is refused: %s", e.Reason)
+	default:
+		return nil
+	}
+	f := finding{alert: AlertPolicy, severity: Medium, subject: subject, summary: summary, time: e.Time}
+	if e.ID != "" {
+		f.evidence = []string{e.ID}
+		f.pool, f.client = e.Pool, e.Subject().Key()
+	}
+	return []finding{f}
+}
+
+func (policyTrouble) expire(time.Time) {}
+
+// expiring finds the rules of a policy that end within warning.
+func expiring(policy *allowlists.Policy, warning time.Duration, now time.Time) []finding {
+	if policy == nil {
+		return nil
+	}
+	var findings []finding
+	for _, pool := range policy.Pools() {
+		for i := range pool.Spec().Allow {
+			rule := &pool.Spec().Allow[i]
+			left := rule.Expires.Sub(now)
+			if rule.Expires.IsZero() || left <= 0 || left > warning {
+				continue
+			}
+			findings = append(findings, finding{
+				alert: AlertPolicy, severity: Medium, pool: pool.Name(), subject: "expires " + rule.Where(), time: now,
+				summary: fmt.Sprintf("the rule %s at %s of pool %s ends on %s", rule.Text, rule.Where(), pool.Name(), rule.Expires.UTC().Format(time.DateOnly)),
+			})
+			if len(findings) == maxExpiring {
+				return findings
+			}
+		}
+	}
+	return findings
+}
+
+// maxExpiring is how many rules are warned about at once.
+const maxExpiring = 64

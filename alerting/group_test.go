@@ -1,0 +1,155 @@
+package alerting_test
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"sallyport/alerting"
+)
+
+func itoa(n int) string { return strconv.Itoa(n) }
+
+func TestMoreThanFiveGroupsOfAClientFold(t *testing.T) {
+	c := newCorrelator(t, alerting.CorrelatorSetup{})
+	for i := range 5 {
+		c.Take(question(fmt.Sprintf("host%02d.example", i)))
+	}
+	if n := c.OpenGroups(); n != 5 {
+		t.Fatalf("%d groups after 5 destinations", n)
+	}
+	c.Take(question("host00.example"))
+	for i := 5; i < 25; i++ {
+		c.Take(question(fmt.Sprintf("host%02d.example", i)))
+		c.Take(connect(fmt.Sprintf("host%02d.example", i), 443))
+	}
+	if got := summarise(c.Alerts()); got != "denied-egress:medium:46" {
+		t.Fatalf("groups are %q", got)
+	}
+	a := c.Alerts()[0]
+	if a.DestinationCount != 25 || len(a.Destinations) != 10 || a.Destinations[0] != "host00.example" {
+		t.Errorf("it lists %d destinations, first %v", a.DestinationCount, a.Destinations)
+	}
+	if !strings.Contains(a.Summary, "25 destinations were refused to 10.20.0.7") {
+		t.Errorf("it says %q", a.Summary)
+	}
+}
+
+func TestAnotherClientDoesNotFold(t *testing.T) {
+	c := newCorrelator(t, alerting.CorrelatorSetup{})
+	for i := range 4 {
+		c.Take(question(fmt.Sprintf("one%d.example", i)))
+		c.Take(question(fmt.Sprintf("two%d.example", i), client("10.20.0.8")))
+	}
+	if n := c.OpenGroups(); n != 8 {
+		t.Errorf("%d groups, want 8", n)
+	}
+}
+
+func TestAFullQueueFoldsTheLargestSetOfTheLowestSeverity(t *testing.T) {
+	var folded []map[string]any
+	c := newCorrelator(t, alerting.CorrelatorSetup{Groups: 100, System: func(event string, details map[string]any) {
+		if event == alerting.SystemAlertFolded {
+			folded = append(folded, details)
+		}
+	}})
+	total := 0
+	take := func(e alerting.Event) { total++; c.Take(e) }
+	for i := range 40 { // 40 high, 10 medium of a quiet pool, the rest of a noisy one
+		take(connect(fmt.Sprintf("203.0.113.%d", i), 443))
+	}
+	for i := range 10 {
+		take(question(fmt.Sprintf("q%d.example", i), inPool("calm"), client(fmt.Sprintf("10.9.0.%d", i))))
+	}
+	take(question("evil.example"))
+	take(connect("203.0.114.1", 443)) // critical
+	for i := range 500 {
+		take(question(fmt.Sprintf("n%d.example", i), inPool("noisy"), client(fmt.Sprintf("10.8.%d.%d", i/200, i%200))))
+	}
+	if n := c.OpenGroups(); n > 101 {
+		t.Errorf("%d groups are open, the bound is 100 and the critical one", n)
+	}
+	if len(folded) != 1 || folded[0]["pool"] != "noisy" || folded[0]["alert"] != alerting.AlertDeniedEgress {
+		t.Errorf("folded: %v", folded)
+	}
+	sum, calm, critical := 0, 0, 0
+	for _, a := range c.Alerts() {
+		sum += a.Count
+		if a.Pool == "calm" {
+			calm++
+		}
+		if a.Severity == alerting.Critical {
+			critical++
+		}
+	}
+	if sum != total || calm != 10 || critical != 1 {
+		t.Errorf("counts add up to %d of %d; the calm pool has %d groups of 10; %d critical of 1", sum, total, calm, critical)
+	}
+}
+
+func TestCriticalGroupsStayBoundedAndCritical(t *testing.T) {
+	c := newCorrelator(t, alerting.CorrelatorSetup{Groups: 50})
+	for i := range 3000 {
+		who := client(fmt.Sprintf("10.%d.%d.%d", i>>16, i>>8&255, i&255))
+		c.Take(question("evil.example", who, quiet))
+		c.Take(connect("203.0.113.9", 443, who))
+	}
+	sum := 0
+	for _, a := range c.Alerts() {
+		if a.Severity != alerting.Critical {
+			t.Fatalf("%s is %s", a.Key, a.Severity)
+		}
+		sum += a.Count
+	}
+	if n := c.OpenGroups(); n > 1025 || sum != 3000 {
+		t.Errorf("%d groups with %d findings of 3000", n, sum)
+	}
+}
+
+func TestAGroupKeepsItsFirstAndLatestEvidence(t *testing.T) {
+	c := newCorrelator(t, alerting.CorrelatorSetup{})
+	var ids []string
+	for i := range 100 {
+		e := question("evil.example", after(time.Duration(i)*time.Second))
+		ids = append(ids, e.ID)
+		c.Take(e)
+	}
+	a := c.Alerts()[0]
+	if want := append(slices.Clone(ids[:9]), ids[99]); !slices.Equal(a.Evidence, want) {
+		t.Errorf("evidence is %v, want %v", a.Evidence, want)
+	}
+	if !a.First.Equal(noon) || !a.Last.Equal(noon.Add(99*time.Second)) {
+		t.Errorf("from %s to %s", a.First, a.Last)
+	}
+}
+
+func TestReadingTheLogAgainGivesTheSameGroup(t *testing.T) {
+	e := question("evil.example")
+	one, two := newCorrelator(t, alerting.CorrelatorSetup{}), newCorrelator(t, alerting.CorrelatorSetup{})
+	one.Take(e)
+	two.Take(e)
+	if a, b := one.Alerts()[0].ID, two.Alerts()[0].ID; a != b {
+		t.Errorf("ids are %s and %s", a, b)
+	}
+}
+
+func TestStateStaysBounded(t *testing.T) {
+	c := newCorrelator(t, alerting.CorrelatorSetup{Groups: 256})
+	for i := range 60_000 {
+		who := client(fmt.Sprintf("10.%d.%d.%d", i>>16, i>>8&255, i&255))
+		c.Take(question(fmt.Sprintf("n%d.example", i), who))
+	}
+	if n := c.OpenGroups(); n > 256 {
+		t.Errorf("%d groups are open", n)
+	}
+	if n := c.RefusedClients(); n > alerting.RefusedClients {
+		t.Errorf("%d clients are remembered", n)
+	}
+	if a := c.Alerts(); len(a) > 0 && len(a[0].Destinations) > 10 {
+		t.Errorf("%d destinations are listed", len(a[0].Destinations))
+	}
+}
+

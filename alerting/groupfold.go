@@ -1,0 +1,177 @@
+package alerting
+
+import (
+	"encoding/binary"
+	"fmt"
+	"hash/fnv"
+	"slices"
+)
+
+// The bounds of folded groups.
+const (
+	foldSeen      = 4096  // destinations that one folded group tells apart
+	foldSeenTotal = 65536 // of all folded groups together
+)
+
+// A fold makes a group stand for several: those of one client, or those of one
+// alert and pool when there were too many. Seen holds 8 bytes for each
+// destination that was counted, sorted by time.
+type fold struct {
+	Groups int    `json:"groups"` // that folded into it
+	Seen   []byte `json:"seen,omitempty"`
+
+	seen map[uint64]bool // Seen as a set; made when needed
+	room *int            // what is left of foldSeenTotal
+	list int             // destinations to list
+}
+
+// addDestination counts a destination that the group stands for, once.
+func (g *group) addDestination(name string) {
+	f := g.Fold
+	f.index()
+	h := fnv.New64a()
+	h.Write([]byte(name))
+	sum := h.Sum64()
+	if f.seen[sum] {
+		return
+	}
+	if len(f.seen) >= foldSeen || *f.room <= 0 {
+		g.More = true
+		return
+	}
+	*f.room--
+	f.seen[sum] = true
+	f.Seen = binary.BigEndian.AppendUint64(f.Seen, sum)
+	g.DestinationCount++
+	if len(g.Destinations) < f.list {
+		name, _ = cut(name, 253)
+		g.Destinations = append(g.Destinations, name)
+	}
+	g.describeFold()
+}
+
+// index makes the set from what the store has.
+func (f *fold) index() {
+	if f.seen != nil {
+		return
+	}
+	f.seen = make(map[uint64]bool, len(f.Seen)/8)
+	for rest := f.Seen; len(rest) >= 8; rest = rest[8:] {
+		f.seen[binary.BigEndian.Uint64(rest)] = true
+	}
+}
+
+// describeFold writes the summary of a folded group.
+func (g *group) describeFold() {
+	who := "several clients"
+	if len(g.Clients) == 1 {
+		who = g.Clients[0].String()
+	}
+	more := ""
+	if g.More {
+		more = "more than "
+	}
+	if g.Alert.Alert == AlertDeniedEgress {
+		g.Summary = fmt.Sprintf("%s%d destinations were refused to %s in %s", more, g.DestinationCount, who, poolName(g.Pool))
+		return
+	}
+	g.Summary = fmt.Sprintf("%s: %s%d subjects, %s, in %s", g.Alert.Alert, more, g.DestinationCount, who, poolName(g.Pool))
+}
+
+// foldInto moves groups into the group with the given key, which is opened if
+// it is not. Nothing is counted twice or lost: what a sink was told of the
+// members it was told of the fold, and what is under way to it will be.
+func (s *groups) foldInto(key, subject string, members []*group) *group {
+	into := s.open[key]
+	if into == nil {
+		first := members[0]
+		f := finding{
+			alert: first.Alert.Alert, severity: first.Severity, pool: first.Pool, client: first.Client, job: first.Job,
+			subject: subject, evidence: first.Evidence[:min(1, len(first.Evidence))], time: first.First, reason: first.Reason,
+		}
+		into = newGroup(key, &f, first.Opened)
+		into.Fold = &fold{room: &s.foldRoom, list: s.limits.foldListed}
+		s.insert(into)
+	}
+	for _, g := range members {
+		s.absorb(into, g)
+	}
+	into.describeFold()
+	s.touch(into)
+	return into
+}
+
+// absorb moves one group into a folded one.
+func (s *groups) absorb(into, g *group) {
+	into.Count += g.Count
+	into.Severity = max(into.Severity, g.Severity)
+	if g.First.Before(into.First) {
+		into.First = g.First
+	}
+	if g.Last.After(into.Last) {
+		into.Last = g.Last
+	}
+	if g.Touched.After(into.Touched) {
+		into.Touched = g.Touched
+	}
+	into.addEvidence(g.Evidence)
+	for _, client := range g.Clients {
+		into.addClient(client)
+	}
+	for sink, told := range g.Shares {
+		into.share(sink).Told += told.Told
+	}
+	into.Fold.Groups++
+	if g.Fold == nil {
+		into.addDestination(s.subjectOf(g))
+	} else {
+		into.More = into.More || g.More
+		for _, name := range g.Destinations {
+			into.addDestination(name)
+		}
+		if g.DestinationCount > len(g.Destinations) {
+			into.More = true
+		}
+	}
+	for _, m := range s.sending {
+		for i := range m.Items {
+			if m.Items[i].GroupKey == g.Key {
+				m.Items[i].GroupKey = into.Key
+				s.dirtyMessages[m.Sink] = true
+			}
+		}
+	}
+	s.remove(g)
+}
+
+// subjectOf is what a group's key says besides alert and pool.
+func (s *groups) subjectOf(g *group) string {
+	prefix := g.Alert.Alert + "/" + g.Pool + "/"
+	return g.Key[min(len(prefix), len(g.Key)):]
+}
+
+// foldClient folds the denied-egress groups of one client, if it has more than
+// it may, and reports whether it did.
+func (s *groups) foldClient(client clientOf) bool {
+	keys := s.denied[client]
+	if len(keys) <= s.limits.foldGroups {
+		return false
+	}
+	members := make([]*group, 0, len(keys))
+	for key := range keys {
+		members = append(members, s.open[key])
+	}
+	slices.SortFunc(members, func(a, b *group) int { return a.Opened.Compare(b.Opened) })
+	slices.SortStableFunc(members, func(a, b *group) int { return a.First.Compare(b.First) })
+	s.foldInto(foldKey(client), "client "+client.key.String(), members)
+	return true
+}
+
+// foldKey names the folded group of a client's denied-egress groups.
+func foldKey(client clientOf) string {
+	return AlertDeniedEgress + "/" + client.pool + "/client " + client.key.String()
+}
+
+// spillKey names the group into which an alert's groups of one pool fold when
+// there are too many. No subject is "*".
+func spillKey(alert, pool string) string { return alert + "/" + pool + "/*" }

@@ -1,0 +1,188 @@
+package alerting
+
+import (
+	"slices"
+	"time"
+)
+
+// groups are the open groups: at most limits.groups, and of critical ones
+// criticalGroups more and one per pool and alert. It is not safe for
+// concurrent use; the correlator owns it.
+type groups struct {
+	limits groupLimits
+	times  groupTimes
+	open   map[string]*group
+	// denied are the keys of the denied-egress groups that a client owns and
+	// that are not folded: at most limits.foldGroups + 1 each.
+	denied   map[clientOf]map[string]bool
+	critical int // open critical groups
+	foldRoom int // what is left of foldSeenTotal
+	// sending is the message that each sink has under way, by sink.
+	sending map[string]*message
+	// What the store does not have yet. A key in dirty that is not open is gone.
+	dirty         map[string]bool
+	dirtyMessages map[string]bool
+	folded        func(into *group, groups, count int) // called when the queue was full
+}
+
+// groupLimits are the bounds of groups.
+type groupLimits struct{ groups, foldGroups, foldListed int }
+
+func newGroups(limits groupLimits, times groupTimes) *groups {
+	return &groups{
+		limits: limits, times: times, open: make(map[string]*group), denied: make(map[clientOf]map[string]bool),
+		foldRoom: foldSeenTotal, sending: make(map[string]*message),
+		dirty: make(map[string]bool), dirtyMessages: make(map[string]bool),
+		folded: func(*group, int, int) {},
+	}
+}
+
+// add counts a finding in its group, opening it where need be, and returns it.
+func (s *groups) add(f *finding, now time.Time) *group {
+	g := s.find(f, now)
+	was := g.Severity
+	g.add(f, now)
+	if was < Critical && g.Severity == Critical {
+		s.critical++
+	}
+	s.touch(g)
+	if client := (clientOf{g.Pool, g.Client}); f.alert == AlertDeniedEgress && g.Fold == nil && s.foldClient(client) {
+		return s.open[foldKey(client)]
+	}
+	return g
+}
+
+// find gives the group that a finding belongs to.
+func (s *groups) find(f *finding, now time.Time) *group {
+	key := f.groupKey()
+	if g := s.open[key]; g != nil {
+		return g
+	}
+	if f.alert == AlertDeniedEgress {
+		if g := s.open[foldKey(clientOf{f.pool, f.client})]; g != nil {
+			return g
+		}
+	}
+	if g := s.open[spillKey(f.alert, f.pool)]; g != nil && f.severity < Critical {
+		return g
+	}
+	if f.severity == Critical && s.critical >= criticalGroups {
+		return s.shared(f, now)
+	}
+	if len(s.open)-s.critical >= s.limits.groups && f.severity < Critical {
+		s.spill()
+		if g := s.open[spillKey(f.alert, f.pool)]; g != nil {
+			return g
+		}
+	}
+	g := newGroup(key, f, now)
+	s.insert(g)
+	return g
+}
+
+// shared is the group of the critical findings of a pool that found no room
+// for a group of their own: still critical, still sent.
+func (s *groups) shared(f *finding, now time.Time) *group {
+	key := f.alert + "/" + f.pool + "/more"
+	if g := s.open[key]; g != nil {
+		return g
+	}
+	g := newGroup(key, f, now)
+	g.Fold = &fold{room: &s.foldRoom, list: s.limits.foldListed}
+	s.insert(g)
+	return g
+}
+
+// insert opens a group.
+func (s *groups) insert(g *group) {
+	s.open[g.Key] = g
+	if g.Severity == Critical {
+		s.critical++
+	}
+	if g.Alert.Alert == AlertDeniedEgress && g.Fold == nil {
+		client := clientOf{g.Pool, g.Client}
+		if s.denied[client] == nil {
+			s.denied[client] = make(map[string]bool)
+		}
+		s.denied[client][g.Key] = true
+	}
+	s.touch(g)
+}
+
+// remove forgets a group.
+func (s *groups) remove(g *group) {
+	delete(s.open, g.Key)
+	if g.Severity == Critical {
+		s.critical--
+	}
+	if g.Fold != nil {
+		s.foldRoom += len(g.Fold.Seen) / 8
+	} else if client := (clientOf{g.Pool, g.Client}); s.denied[client] != nil {
+		delete(s.denied[client], g.Key)
+		if len(s.denied[client]) == 0 {
+			delete(s.denied, client)
+		}
+	}
+	s.touch(g)
+}
+
+// touch marks a group for the store.
+func (s *groups) touch(g *group) { s.dirty[g.Key] = true }
+
+// spill makes room in a full queue: of the lowest severity there is, the
+// largest set of one alert in one pool folds into one group. Critical groups
+// never do.
+func (s *groups) spill() {
+	type set struct{ alert, pool string }
+	lowest, sets := Critical, make(map[set][]*group)
+	for _, g := range s.open {
+		lowest = min(lowest, g.Severity)
+	}
+	if lowest == Critical {
+		return
+	}
+	var largest set
+	for _, g := range s.open {
+		of := set{g.Alert.Alert, g.Pool}
+		if g.Severity != lowest || g.Key == spillKey(of.alert, of.pool) {
+			continue
+		}
+		sets[of] = append(sets[of], g)
+		if n, most := len(sets[of]), len(sets[largest]); n > most || n == most && of.alert+of.pool < largest.alert+largest.pool {
+			largest = of
+		}
+	}
+	members := sets[largest]
+	if len(members) == 0 {
+		return
+	}
+	slices.SortFunc(members, func(a, b *group) int { return a.First.Compare(b.First) })
+	count := 0
+	for _, g := range members {
+		count += g.Count
+	}
+	into := s.foldInto(spillKey(largest.alert, largest.pool), "*", members)
+	s.folded(into, len(members), count)
+}
+
+// close forgets the groups that were quiet for long and of which every sink
+// that wants them was told.
+func (s *groups) close(now time.Time, owed func(*group) bool) {
+	for _, g := range s.open {
+		if now.Sub(g.Touched) >= s.times.quiet() && !owed(g) && !s.underWay(g) {
+			s.remove(g)
+		}
+	}
+}
+
+// underWay reports whether a message about the group is being sent.
+func (s *groups) underWay(g *group) bool {
+	for _, m := range s.sending {
+		for i := range m.Items {
+			if m.Items[i].GroupKey == g.Key {
+				return true
+			}
+		}
+	}
+	return false
+}

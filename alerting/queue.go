@@ -1,0 +1,158 @@
+package alerting
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"sallyport/allowlists"
+)
+
+// A message is what a sink sends at once: some groups as they stood when it
+// was made. It is in the store before it is sent, and keeps its id however
+// often it is sent, so that a repeat can be told from news.
+type message struct {
+	ID    string    `json:"id"`
+	Sink  string    `json:"sink"`
+	Made  time.Time `json:"made"`
+	Items []item    `json:"items"`
+}
+
+// An item is one group in a message. An Alert it holds is never changed.
+type item struct {
+	Alert
+	New    int  `json:"new"`    // findings since the last message about the group to this sink
+	Repeat bool `json:"repeat"` // there was one
+	// GroupKey is the group that the delivery counts for: another one than
+	// Alert.Key after that group was folded.
+	GroupKey string `json:"group_key"`
+}
+
+// severity is that of the most severe item.
+func (m *message) severity() Severity {
+	highest := Info
+	for i := range m.Items {
+		highest = max(highest, m.Items[i].Severity)
+	}
+	return highest
+}
+
+// sinkWants says what a sink is to be told. Its fields do not change.
+type sinkWants struct {
+	name  string
+	wants func(*group) bool
+	most  int // groups in a message
+}
+
+// A turn remembers which pool a sink heard of last.
+type turn struct{ pool string }
+
+// next makes the message that a sink is to send now, or tells how long to wait
+// for one; all asks for whatever is not told yet, due or not. A message that
+// is under way comes again.
+func (s *groups) next(sink *sinkWants, turn *turn, now time.Time, all bool) (*message, time.Duration) {
+	if m := s.sending[sink.name]; m != nil {
+		return m, 0
+	}
+	due, wait := s.due(sink, now, all)
+	if len(due) == 0 {
+		return nil, wait
+	}
+	due = arrange(due, turn)
+	m := &message{ID: allowlists.NewID(), Sink: sink.name, Made: eventTime(now)}
+	for _, g := range due {
+		if len(m.Items) == sink.most || m.severity() == Critical && g.Severity < Critical {
+			break
+		}
+		told := g.Shares[sink.name]
+		m.Items = append(m.Items, item{
+			Alert: g.snapshot(), New: g.untold(sink.name), Repeat: told != nil && told.Messages > 0, GroupKey: g.Key,
+		})
+		turn.pool = g.Pool
+	}
+	s.sending[sink.name] = m
+	s.dirtyMessages[sink.name] = true
+	return m, 0
+}
+
+// due lists the groups of which a sink is to be told now, and else how long it
+// is until there is one.
+func (s *groups) due(sink *sinkWants, now time.Time, all bool) ([]*group, time.Duration) {
+	var due []*group
+	wait := time.Hour
+	for _, g := range s.open {
+		if g.untold(sink.name) <= 0 || !sink.wants(g) {
+			continue
+		}
+		if left := g.dueAt(sink.name).Sub(now); left > 0 && !all {
+			wait = min(wait, left)
+			continue
+		}
+		due = append(due, g)
+	}
+	return due, wait
+}
+
+// arrange puts due groups in the order in which they are sent: the most severe
+// first; of one severity the pools in turn, beginning behind the one that was
+// heard of last; of one pool the oldest first.
+func arrange(due []*group, last *turn) []*group {
+	slices.SortFunc(due, func(a, b *group) int {
+		return cmp.Or(cmp.Compare(b.Severity, a.Severity), cmp.Compare(a.Pool, b.Pool), a.Opened.Compare(b.Opened), cmp.Compare(a.Key, b.Key))
+	})
+	ordered := make([]*group, 0, len(due))
+	for len(due) > 0 {
+		n := slices.IndexFunc(due, func(g *group) bool { return g.Severity != due[0].Severity })
+		if n < 0 {
+			n = len(due)
+		}
+		ordered = append(ordered, inTurn(due[:n], last)...)
+		due = due[n:]
+	}
+	return ordered
+}
+
+// inTurn takes one group of each pool after the other; due is sorted by pool.
+func inTurn(due []*group, last *turn) []*group {
+	var pools [][]*group
+	for i, g := range due {
+		if i == 0 || g.Pool != due[i-1].Pool {
+			pools = append(pools, nil)
+		}
+		pools[len(pools)-1] = append(pools[len(pools)-1], g)
+	}
+	if at := slices.IndexFunc(pools, func(p []*group) bool { return p[0].Pool > last.pool }); at > 0 {
+		pools = append(pools[at:len(pools):len(pools)], pools[:at]...)
+	}
+	ordered := make([]*group, 0, len(due))
+	for len(ordered) < len(due) {
+		for i, pool := range pools {
+			if len(pool) > 0 {
+				ordered = append(ordered, pool[0])
+				pools[i] = pool[1:]
+			}
+		}
+	}
+	return ordered
+}
+
+// delivered notes that a sink's message arrived.
+func (s *groups) delivered(sink string, now time.Time) {
+	m := s.sending[sink]
+	if m == nil {
+		return
+	}
+	for i := range m.Items {
+		if g := s.open[m.Items[i].GroupKey]; g != nil {
+			g.told(sink, m.Items[i].New, m.Items[i].Severity, s.times, now)
+			s.touch(g)
+		}
+	}
+	s.forgetMessage(sink)
+}
+
+// forgetMessage ends a sink's message without a delivery; what it told is due again.
+func (s *groups) forgetMessage(sink string) {
+	delete(s.sending, sink)
+	s.dirtyMessages[sink] = true
+}

@@ -1,0 +1,75 @@
+package alerting
+
+import (
+	"fmt"
+	"time"
+)
+
+// waitFor is how long it is until there is something to send to a sink; 0 if
+// there is now. all asks for whatever is not told yet.
+func (c *correlator) waitFor(s *sink, all bool) time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.groups.sending[s.name] != nil {
+		return 0
+	}
+	due, wait := c.groups.due(&s.sinkWants, time.Now(), all)
+	if len(due) > 0 {
+		return 0
+	}
+	return wait
+}
+
+// nextMessage makes a sink's next message and keeps it, with all that led to
+// it, before it is sent: a crash after that sends it again, under the same id.
+// It is nil if there is nothing to send.
+func (c *correlator) nextMessage(s *sink, all bool) *message {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	m, _ := c.groups.next(&s.sinkWants, c.turns[s.name], time.Now(), all)
+	if m != nil {
+		c.commit() // what does not work is said there; the message goes out all the same
+	}
+	return m
+}
+
+// delivered notes, and keeps, that a sink's message arrived.
+func (c *correlator) delivered(s *sink) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.metrics.deliveries.WithLabelValues(s.name, outcomeDelivered).Inc()
+	c.groups.delivered(s.name, time.Now())
+	c.commit()
+}
+
+// retry notes that a sink's message did not arrive. If the receiver said so
+// the message is made anew, with what came in between; else it may have
+// arrived, and comes again as it is.
+func (c *correlator) retry(s *sink, sent delivery) {
+	c.config.log.Warn().Str("sink", s.name).Str("cause", sent.cause).Msg("an alert was not delivered; it comes again")
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.metrics.deliveries.WithLabelValues(s.name, outcomeRetried).Inc()
+	if sent.definite {
+		c.groups.forgetMessage(s.name)
+	}
+}
+
+// stopSink stops a sink for which trying again is pointless, and says so
+// everywhere else: in our messages, the event log, the metrics and the other
+// sinks. What it was not told is kept for a while.
+func (c *correlator) stopSink(s *sink, cause string) {
+	now := time.Now()
+	s.halt(now)
+	c.config.log.Error().Str("sink", s.name).Str("cause", cause).Dur("kept", c.keep).Msg("a sink of alerts has stopped; mend it and restart")
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.metrics.deliveries.WithLabelValues(s.name, outcomeFailed).Inc()
+	c.groups.forgetMessage(s.name)
+	c.config.system(SystemSinkStopped, map[string]any{"sink": s.name, "cause": cause, "kept_hours": c.keep.Hours()})
+	c.count(&finding{
+		alert: AlertPolicy, severity: High, subject: "sink " + s.name, time: eventTime(now),
+		summary: fmt.Sprintf("alerts no longer reach the sink %s: %s", s.name, cause),
+	}, now)
+	c.commit()
+}
