@@ -104,7 +104,7 @@ func nodeFetch(t *testing.T, w *reasonWorld, env, args []string) {
 http.request({host:'%s',port:%s,method:'CONNECT',path:'tls.example:443'}).on('connect',(res,socket)=>{
  https.get({host:'tls.example',port:443,path:'/a',servername:'tls.example',createConnection:()=>require('tls').connect({socket,servername:'tls.example'})},
   r=>r.on('data',d=>process.stdout.write(d)))}).end()`, host, port)
-	if out, err := runClient(env, "node", "-e", tunnel); err != nil || !strings.Contains(out, "origin GET tls.example /a") {
+	if out, err := runClient(env, "node", "-e", tunnel); err != nil || !strings.Contains(out, "origin GET tls.example:443 /a") {
 		t.Errorf("%v: %s\n%s", err, out, w.dump())
 	}
 }
