@@ -75,6 +75,7 @@ func (s *session) establish(t *trip) bool {
 	// A client that is gone shows in the relay.
 	_, _ = s.conn.Write([]byte(established))
 	_ = s.conn.SetDeadline(time.Time{})
+	t.setup = time.Since(t.started)
 	return true
 }
 
@@ -108,9 +109,13 @@ func (s *session) tunnel(t *trip, upstream *net.TCPConn) {
 	if first.tls && isDenied(err) && t.refusedByFirstBytes() {
 		s.alert()
 	}
-	if !errors.Is(err, errSaidNothing) && asDenial(err, nil).Decision.Reason != allowlists.TimedOut {
+	switch {
+	case asDenial(err, nil).Decision.Reason == allowlists.TimedOut, errors.Is(err, errSaidNothing):
+	case isDenied(err), r.stopped.Load():
 		_ = upstream.SetLinger(0)
 		_ = s.conn.SetLinger(0)
+	default: // one side could not be written to, the other said all it had
+		s.lingers = true
 	}
 }
 

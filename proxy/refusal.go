@@ -44,7 +44,7 @@ func (s *session) answer(rec *ConnRecord, t *trip, denial *allowlists.DeniedErro
 	}
 	_ = s.conn.SetWriteDeadline(time.Now().Add(refusalWrite))
 	_, _ = s.conn.Write(out.Bytes())
-	s.answered = true
+	s.lingers = true
 }
 
 // statusLine is "HTTP/1.1 403 Sallyport: HOST:PORT not in pool POOL (REASON, ID)",

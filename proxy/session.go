@@ -36,9 +36,9 @@ type session struct {
 	cancel context.CancelCauseFunc
 
 	// Only the serving goroutine uses these.
-	last     *trip // the latest, whose record a panic completes
-	answered bool  // a refusal was sent: linger before closing
-	known    knownAnswer
+	last    *trip // the latest, whose record a panic completes
+	lingers bool  // the client may still be sending: read on for a moment before closing
+	known   knownAnswer
 
 	mu       sync.Mutex // guards all below
 	open     *trip      // the CONNECT that is open, maybe nil
@@ -90,10 +90,10 @@ func (s *session) serve() {
 // before the client had time to read another.
 func (s *session) close() {
 	var denial *allowlists.DeniedError
-	if errors.As(context.Cause(s.ctx), &denial) && !s.answered {
+	if errors.As(context.Cause(s.ctx), &denial) && !s.lingers {
 		_ = s.conn.SetLinger(0)
 	}
-	if s.answered {
+	if s.lingers {
 		s.linger()
 	}
 	s.cancel(nil)

@@ -32,6 +32,7 @@ type trip struct {
 	subject allowlists.Subject
 	pool    *allowlists.Pool
 	by      allowlists.Decision // on name and port, or on the address asked for
+	setup   time.Duration       // until the 2xx; 0 before it
 
 	mu     sync.Mutex // guards all below
 	rec    ConnRecord // the record to be written next

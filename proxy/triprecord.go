@@ -18,6 +18,9 @@ func (t *trip) write(phase string, change, count func(*ConnRecord)) ConnRecord {
 	change(&t.rec)
 	t.rec.Phase, t.rec.Time = phase, time.Now()
 	t.rec.Took = t.rec.Time.Sub(t.started)
+	if phase == PhaseOpen && t.setup > 0 { // the first bytes may have taken longer
+		t.rec.Took = t.setup
+	}
 	rec := t.rec
 	rec.DNSIDs, rec.Names = slices.Clone(rec.DNSIDs), slices.Clone(rec.Names)
 	t.mu.Unlock()

@@ -3,12 +3,17 @@ package proxy_test
 import (
 	"bytes"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"io"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"net/netip"
+	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -281,4 +286,140 @@ func TestRebindingNeverDials(t *testing.T) {
 	if n := forbidden.conns.Load(); n != 0 {
 		t.Errorf("%d connections to an address nobody allowed", n)
 	}
+}
+
+// TestEarlyAnswerIsNotLost has the target answer and leave while the client
+// still sends.
+func TestEarlyAnswerIsNotLost(t *testing.T) {
+	answer := bytes.Repeat([]byte("413"), 20000)
+	tg := newTarget(t, func(c *net.TCPConn) {
+		_, _ = c.Read(make([]byte, 1))
+		_, _ = c.Write(answer)
+		_ = c.CloseWrite()
+		_, _ = io.CopyN(io.Discard, c, 1<<20)
+	})
+	w := newWorld(t, pool(rule("good.example:"+tg.port)))
+	c := w.tunnel("good.example:" + tg.port)
+	var sending sync.WaitGroup
+	sending.Go(func() {
+		for range 64 {
+			if _, err := c.TCPConn.Write(make([]byte, 1<<20)); err != nil {
+				return
+			}
+		}
+	})
+	got := make([]byte, len(answer))
+	if _, err := io.ReadFull(c, got); err != nil || !bytes.Equal(got, answer) {
+		t.Errorf("the answer is cut: %v", err)
+	}
+	_ = c.Close()
+	sending.Wait()
+	w.phase(proxy.PhaseClose)
+}
+
+// TestHTTPWithAbsoluteURI carries a request, and then a CONNECT, on one
+// connection.
+func TestHTTPWithAbsoluteURI(t *testing.T) {
+	origin := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.WriteString(w, "hello "+r.Host+r.URL.Path)
+	}))
+	defer origin.Close()
+	tg := newTarget(t, nil)
+	_, port, _ := net.SplitHostPort(origin.Listener.Addr().String())
+	host := "web.example:" + port
+	w := newWorld(t, pool(rule(host), rule("good.example:"+tg.port)))
+	c := w.dial()
+	for range 2 {
+		r := c.send("GET", "GET http://"+host+"/x HTTP/1.1\r\nHost: "+host+"\r\n\r\n")
+		if r.code != 200 || r.body != "hello "+host+"/x" {
+			t.Fatalf("%s %q", r.line, r.body)
+		}
+	}
+	if r := c.connect("good.example:" + tg.port); r.code != 200 {
+		t.Fatal(r.line)
+	}
+	_, _ = io.WriteString(c.TCPConn, "x")
+	_, _ = io.ReadFull(c, make([]byte, 1))
+	_ = c.Close()
+	w.wait("the tunnel's end", func(r proxy.ConnRecord) bool { return r.Via == proxy.ViaConnect && r.Phase == proxy.PhaseClose })
+	for _, rec := range w.all() {
+		if rec.Via == proxy.ViaHTTP && rec.Phase == proxy.PhaseOpen && (rec.Addr.String() != "127.0.0.1" || rec.DNSIDs == nil || rec.Method != "GET") {
+			t.Errorf("%+v", rec)
+		}
+	}
+	w.checkRecords()
+}
+
+// TestNextAddressIsTried answers with addresses of which the last one listens.
+func TestNextAddressIsTried(t *testing.T) {
+	tg := newTarget(t, nil)
+	w := newWorld(t, pool(rule("good.example:"+tg.port)))
+	w.resolver.lookup = answers(map[string]string{"good.example": "10.9.9.9 127.0.0.2 127.0.0.3 127.0.0.1"})
+	began := time.Now()
+	c := w.tunnel("good.example:" + tg.port)
+	if took := time.Since(began); took > 200*time.Millisecond {
+		t.Errorf("a refused address held the next one up: %v", took)
+	}
+	_ = c.Close()
+	if open := w.phase(proxy.PhaseOpen); open.Addr.String() != "127.0.0.1" {
+		t.Errorf("dialled %s", open.Addr)
+	}
+	w.phase(proxy.PhaseClose)
+}
+
+// TestSlowAddressIsOvertaken answers with an address that says nothing before
+// one that does: RFC 8305 gives the first 250 ms.
+func TestSlowAddressIsOvertaken(t *testing.T) {
+	hole, port := blackHole(t)
+	l, err := net.Listen("tcp", "127.0.0.1:"+port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	w := newWorld(t, pool(rule("good.example:"+port)))
+	w.resolver.lookup = answers(map[string]string{"good.example": hole + " 127.0.0.1", "hole.example": hole})
+	began := time.Now()
+	c := w.tunnel("good.example:" + port)
+	if took := time.Since(began); took < 240*time.Millisecond || took > time.Second {
+		t.Errorf("connected after %v, want a little over 250ms", took)
+	}
+	_ = c.Close()
+	_ = l.Close() // with the connection that nobody took
+	w.phase(proxy.PhaseClose)
+}
+
+// TestDialThatHangsIsTimedOut dials what does not answer.
+func TestDialThatHangsIsTimedOut(t *testing.T) {
+	hole, port := blackHole(t)
+	w := newWorld(t, pool(rule("hole.example:"+port)), limits(func(l *allowlists.Limits) { l.DialTimeout = 200 * time.Millisecond }))
+	w.resolver.lookup = answers(map[string]string{"hole.example": hole})
+	checkRefusal(t, w, w.dial().connect("hole.example:"+port), 504, "timed-out")
+}
+
+// blackHole is a loopback address and port where connections are neither taken
+// nor refused: its queue is full.
+func blackHole(t *testing.T) (addr, port string) {
+	t.Helper()
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = syscall.Close(fd) })
+	if err := errors.Join(syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 7}}), syscall.Listen(fd, 0)); err != nil {
+		t.Fatal(err)
+	}
+	name, err := syscall.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	port = strconv.Itoa(name.(*syscall.SockaddrInet4).Port)
+	for range 8 {
+		c, err := net.DialTimeout("tcp", "127.0.0.7:"+port, 100*time.Millisecond)
+		if err != nil {
+			return "127.0.0.7", port
+		}
+		t.Cleanup(func() { _ = c.Close() })
+	}
+	t.Fatal("the queue does not fill")
+	return "", ""
 }

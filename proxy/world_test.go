@@ -26,6 +26,9 @@ import (
 // patience is how long a test waits for what must come.
 const patience = 10 * time.Second
 
+// noDeadline takes a deadline away.
+var noDeadline time.Time
+
 // fakeResolver is a Resolver made of funcs; a nil one answers with nothing.
 type fakeResolver struct {
 	lookup func(allowlists.Host) (allowlists.Answer, error)
