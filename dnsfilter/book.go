@@ -141,50 +141,6 @@ func (b *book) count(p *bookPool, c *cell, n int) {
 	p.clients[c.key.client].names += n
 }
 
-// evict makes room after an answer to adder, a client of p, whose cell stays.
-func (b *book) evict(p *bookPool, adder netip.Addr, stays *cell) {
-	var largest *bookPool
-	for _, other := range b.pools {
-		if other == p && len(p.cells) == 1 {
-			continue // nothing but what was just answered
-		}
-		if largest == nil || other.names > largest.names {
-			largest = other
-		}
-	}
-	victims := largest.oldest
-	if c := p.clients[adder]; largest == p && c.names*4 > p.names {
-		victims = c.oldest
-	}
-	victim := victims.Back().Value.(*cell)
-	if victim == stays {
-		victim = largest.oldest.Back().Value.(*cell)
-	}
-	b.evicted += uint64(len(victim.names))
-	b.remove(largest, victim)
-}
-
-// remove takes a cell out of everything.
-func (b *book) remove(p *bookPool, c *cell) {
-	b.count(p, c, -len(c.names))
-	client := p.clients[c.key.client]
-	p.oldest.Remove(c.inPool)
-	client.oldest.Remove(c.inClient)
-	delete(p.cells, c.key)
-	if client.oldest.Len() == 0 {
-		delete(p.clients, c.key.client)
-	}
-	list := p.byAddr[c.key.addr]
-	if at := slices.Index(list, c); len(list) > 1 {
-		p.byAddr[c.key.addr] = slices.Delete(list, at, at+1)
-	} else {
-		delete(p.byAddr, c.key.addr)
-	}
-	if len(p.cells) == 0 {
-		delete(b.pools, p.name)
-	}
-}
-
 // lookup gives the names that still stand for addr in a pool: first those that
 // the client asked itself, newest first, then those of its pool's others.
 // keep may refuse a name. ttl is how long the first stands.
@@ -215,50 +171,6 @@ func (b *book) lookup(by account, addr netip.Addr, now time.Time, keep func(allo
 		take(c)
 	}
 	return hosts, ttl
-}
-
-// poolHost is a name in a pool.
-type poolHost struct {
-	pool string
-	host allowlists.Host
-}
-
-// keepOnly drops the names that keep refuses, and those whose time is over.
-// Others use the book while keep is asked, once for each name.
-func (b *book) keepOnly(now time.Time, keep func(pool string, host allowlists.Host) bool) {
-	refused := b.hosts()
-	for ph := range refused {
-		refused[ph] = !keep(ph.pool, ph.host)
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for name, p := range b.pools {
-		for _, c := range p.cells {
-			before := len(c.names)
-			c.names = slices.DeleteFunc(c.names, func(n bookName) bool {
-				return !now.Before(n.expires) || refused[poolHost{name, n.host}]
-			})
-			b.count(p, c, len(c.names)-before)
-			if len(c.names) == 0 {
-				b.remove(p, c)
-			}
-		}
-	}
-}
-
-// hosts lists the names of each pool as keys.
-func (b *book) hosts() map[poolHost]bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	all := make(map[poolHost]bool)
-	for name, p := range b.pools {
-		for _, c := range p.cells {
-			for _, n := range c.names {
-				all[poolHost{name, n.host}] = false
-			}
-		}
-	}
-	return all
 }
 
 // sizes tells how many names are held, and how many gave way before their time.

@@ -131,27 +131,3 @@ func (s *Server) Names(sub allowlists.Subject, addr netip.Addr) []string {
 	}
 	return names
 }
-
-// PolicyChanged drops what the policy of now would not allow: names in the
-// book, targets of SRV answers, and answers in the cache that no pool may have
-// any more. It is for memory and good measure: each of them is judged again
-// whenever it is used, so nothing depends on how soon this is called.
-func (s *Server) PolicyChanged() {
-	now := time.Now()
-	policy := s.cfg.Policy()
-	stands := func(pool string, h allowlists.Host) bool { return policy.Pool(pool).DecideName(h, now).Allowed() }
-	s.book.keepOnly(now, stands)
-	s.follows.keepOnly(now, stands)
-	s.cache.keepOnly(func(key flightKey) bool {
-		host, err := allowlists.ParseHost(key.name)
-		if err != nil {
-			return false
-		}
-		for _, pool := range policy.Pools() {
-			if s.judge(policy, pool, host.String()+".", key.qtype, dns.ClassINET, now).decision.Allowed() {
-				return true
-			}
-		}
-		return false
-	})
-}

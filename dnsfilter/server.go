@@ -34,6 +34,7 @@ type Server struct {
 	rates   *rates
 	book    *book
 	follows *follows
+	sweeper sweeper
 
 	ctx    context.Context // of questions under way; ends with Close
 	cancel context.CancelFunc
@@ -199,6 +200,7 @@ func (s *Server) Close() {
 		s.unbind()
 		s.cancel()
 		s.flights.close()
+		s.sweeper.close()
 		s.upstreams.close()
 	})
 }
