@@ -2,9 +2,9 @@ package presets_test
 
 import (
 	"bytes"
-	"flag"
-	"fmt"
-	"os"
+	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -15,8 +15,8 @@ import (
 	"sallyport/allowlists/presets"
 )
 
-var update = flag.Bool("update", false, "write docs/presets.md anew")
-
+// A list is the text of one preset. Its form is what docs/presets.md says; the
+// loader of package allowlists reads it more strictly still.
 type list struct {
 	Name, Description string
 	Params            []string
@@ -24,12 +24,28 @@ type list struct {
 	Quiet             []string
 }
 
+// An entry is one line of a list: a pattern, perhaps with ports, and who says so.
 type entry struct {
 	Host, Source, Verified, TLS, Reason string
 	Writable, Anyone                    bool
 	DNSTypes                            []string `yaml:"dns_types"`
 }
 
+// pattern is the entry's host without its ports.
+func (e entry) pattern() string {
+	host, _, _ := strings.Cut(e.Host, ":")
+	return host
+}
+
+// ports are the entry's ports as written, 443 where none are.
+func (e entry) ports() []string {
+	if _, ports, found := strings.Cut(e.Host, ":"); found {
+		return strings.Split(ports, ",")
+	}
+	return []string{"443"}
+}
+
+// read decodes one preset and fails the test on a key that is not of the form.
 func read(t *testing.T, name string) list {
 	t.Helper()
 	text, ok := presets.Get(name)
@@ -45,81 +61,125 @@ func read(t *testing.T, name string) list {
 	return l
 }
 
-func TestEveryLineHasASourceAndADate(t *testing.T) {
+// each runs a check for every entry of every preset.
+func each(t *testing.T, check func(t *testing.T, preset string, e entry)) {
+	t.Helper()
 	for _, name := range presets.Names() {
+		for _, e := range read(t, name).Hosts {
+			check(t, name, e)
+		}
+	}
+}
+
+func TestNamesAreSortedAndEachHasAText(t *testing.T) {
+	names := presets.Names()
+	if !slices.IsSorted(names) || len(names) == 0 {
+		t.Errorf("names: %v", names)
+	}
+	for _, absent := range []string{"", "nosuch", "../presets", "npm.yaml", "lists/npm"} {
+		if _, ok := presets.Get(absent); ok {
+			t.Errorf("there is a preset %q", absent)
+		}
+	}
+	for _, name := range names {
 		l := read(t, name)
 		if l.Name != name || !strings.HasSuffix(l.Description, ".") || len(l.Hosts)+len(l.Quiet) == 0 {
-			t.Errorf("%s: name %q, description %q", name, l.Name, l.Description)
+			t.Errorf("%s: name %q, description %q, %d hosts", name, l.Name, l.Description, len(l.Hosts))
 		}
-		seen := make(map[string]bool)
+		if strings.HasPrefix(name, "quiet-") != (len(l.Hosts) == 0) || strings.HasPrefix(name, "quiet-") != (len(l.Quiet) > 0) {
+			t.Errorf("%s: a preset either allows hosts or keeps noise quiet, and is named for it", name)
+		}
+	}
+}
+
+func TestEveryLineHasASourceAndADate(t *testing.T) {
+	each(t, func(t *testing.T, preset string, e entry) {
+		if e.Source == "" || strings.Contains(e.Source, "://") || strings.HasPrefix(e.Source, "/") {
+			t.Errorf("%s: the source of %s is %q; name a public document", preset, e.Host, e.Source)
+		}
+		if _, err := time.Parse(time.DateOnly, e.Verified); err != nil && e.Verified != "unverified" {
+			t.Errorf("%s: %s is verified %q; write a day such as 2026-10-01, or unverified", preset, e.Host, e.Verified)
+		}
+		if strings.HasPrefix(e.Source, "general knowledge") && e.Verified != "unverified" {
+			t.Errorf("%s: %s is general knowledge and cannot have been verified against it", preset, e.Host)
+		}
+	})
+}
+
+func TestNoLineIsThereTwice(t *testing.T) {
+	for _, name := range presets.Names() {
+		l, seen := read(t, name), make(map[string]bool)
 		for _, e := range l.Hosts {
-			if seen[e.Host] {
-				t.Errorf("%s: %s is there twice", name, e.Host)
-			}
-			seen[e.Host] = true
-			if e.Source == "" {
-				t.Errorf("%s: %s has no source", name, e.Host)
-			}
-			if _, err := time.Parse(time.DateOnly, e.Verified); err != nil && e.Verified != "unverified" {
-				t.Errorf("%s: %s is verified %q", name, e.Host, e.Verified)
-			}
-			host, _, _ := strings.Cut(e.Host, ":")
-			if base, wild := strings.CutPrefix(host, "*."); wild && !e.Anyone {
-				if suffix, _ := publicsuffix.PublicSuffix("x." + base); suffix == base {
-					t.Errorf("%s: %s stands over a public suffix", name, e.Host)
+			for _, port := range e.ports() {
+				if key := e.pattern() + ":" + port; seen[key] {
+					t.Errorf("%s: %s is there twice", name, key)
+				} else {
+					seen[key] = true
 				}
 			}
 		}
-	}
-}
-
-// TestFamiliesAreCovered names a preset for each ecosystem that people expect.
-func TestFamiliesAreCovered(t *testing.T) {
-	for _, name := range strings.Fields(`github-actions github-packages github-ssh github-enterprise gitlab buildkite npm native-addons
-		setup-tools pypi conda go maven gradle android crates rubygems nuget composer hex dart swift docker-hub ghcr quay redhat ecr ecr-public
-		gcr artifact-registry mcr acr kubernetes debian ubuntu alpine rpm vendor-apt homebrew hashicorp sigstore codecov aws aws-s3 gcp azure
-		azure-vault pki quiet-os`) {
-		if _, ok := presets.Get(name); !ok {
-			t.Errorf("no preset %s", name)
+		if sorted := slices.Sorted(slices.Values(l.Quiet)); len(slices.Compact(sorted)) != len(l.Quiet) {
+			t.Errorf("%s: a quiet host is there twice", name)
 		}
 	}
 }
 
-func TestDocumentIsCurrent(t *testing.T) {
-	var b strings.Builder
-	b.WriteString("# Presets\n\nBuilt-in allowlists, each line with its source. `sallyport presets NAME` prints one. `(W)`: anyone can write data there with an account of\n" +
-		"their own, so allowing it permits exfiltration; give it an `upload_limit`, or leave it out. `(?)`: general knowledge, not yet held against a\n" +
-		"source. Parameters are given where the preset is used: `{preset: ecr, region: eu-west-1, account: \"123456789012\"}`.\n\n" +
-		"This page is written by `go test ./allowlists/presets -update`.\n\n| preset | what for | hosts |\n|---|---|---|\n")
+// label is one label of a host name with at most one wildcard, or a parameter.
+var label = regexp.MustCompile(`^(\*|[a-z0-9-]*\*?[a-z0-9-]*)$`)
+
+// template is a parameter in a host.
+var template = regexp.MustCompile(`\{([a-z]+)\}`)
+
+func TestPatternsAreNarrow(t *testing.T) {
+	each(t, func(t *testing.T, preset string, e entry) {
+		first, rest, _ := strings.Cut(template.ReplaceAllString(e.pattern(), "x"), ".")
+		for i, l := range append([]string{first}, strings.Split(rest, ".")...) {
+			if l == "" || !label.MatchString(l) || i > 0 && strings.Contains(l, "*") {
+				t.Errorf("%s: %s is no pattern", preset, e.Host)
+			}
+		}
+		if !strings.Contains(first, "*") {
+			return
+		}
+		if suffix, _ := publicsuffix.PublicSuffix(rest); suffix == rest {
+			t.Errorf("%s: %s stands over a public suffix", preset, e.Host)
+		}
+		if e.Anyone {
+			t.Errorf("%s: %s needs anyone; name the hosts instead", preset, e.Host)
+		}
+	})
+}
+
+func TestPortsAreNumbersAndTLSIsOffOnlyWhereSSHAnswersOn443(t *testing.T) {
+	each(t, func(t *testing.T, preset string, e entry) {
+		for _, text := range e.ports() {
+			if port, err := strconv.ParseUint(text, 10, 16); err != nil || port == 0 {
+				t.Errorf("%s: port %q of %s", preset, text, e.Host)
+			}
+		}
+		ssh := strings.HasSuffix(e.Host, ":443") && (strings.HasPrefix(e.Host, "ssh.") || strings.HasPrefix(e.Host, "altssh."))
+		if (e.TLS == "off") != ssh || e.TLS != "" && e.TLS != "off" {
+			t.Errorf("%s: tls of %s is %q", preset, e.Host, e.TLS)
+		}
+	})
+}
+
+func TestEveryParameterIsDeclaredAndUsed(t *testing.T) {
 	for _, name := range presets.Names() {
-		l := read(t, name)
-		var hosts []string
+		l, used := read(t, name), make(map[string]bool)
 		for _, e := range l.Hosts {
-			text := "`" + e.Host + "`"
-			if e.Writable {
-				text += " (W)"
+			for _, m := range template.FindAllStringSubmatch(e.Host, -1) {
+				used[m[1]] = true
 			}
-			if e.Verified == "unverified" {
-				text += " (?)"
+		}
+		for _, p := range l.Params {
+			if !used[p] {
+				t.Errorf("%s: no host has {%s}", name, p)
 			}
-			hosts = append(hosts, text)
+			delete(used, p)
 		}
-		for _, q := range l.Quiet {
-			hosts = append(hosts, "quiet: `"+q+"`")
+		for p := range used {
+			t.Errorf("%s: {%s} is no parameter", name, p)
 		}
-		what := l.Description
-		if len(l.Params) > 0 {
-			what += " Parameters: `" + strings.Join(l.Params, "`, `") + "`."
-		}
-		fmt.Fprintf(&b, "| %s | %s | %s |\n", name, what, strings.Join(hosts, ", "))
-	}
-	const path = "../../docs/presets.md"
-	if *update {
-		if err := os.WriteFile(path, []byte(b.String()), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if have, err := os.ReadFile(path); err != nil || string(have) != b.String() {
-		t.Errorf("docs/presets.md is not current (%v); run go test ./allowlists/presets -update", err)
 	}
 }

@@ -1,0 +1,74 @@
+package presets_test
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"sallyport/allowlists/presets"
+)
+
+var update = flag.Bool("update", false, "write docs/presets.md anew")
+
+// preface opens docs/presets.md.
+const preface = `# Presets
+
+Built-in allowlists, each line with its source. ` + "`sallyport presets NAME`" + ` prints one in full. Where a name stands without a port it is 443.
+
+- (W): anyone can write data there with an account of their own, so allowing it permits exfiltration. Give it a rule with an
+  ` + "`upload_limit`" + `, or leave it out.
+- (?): general knowledge, not yet held against a source. The other lines carry the day somebody did so.
+- Parameters are given where the preset is used, each one label of a host name:
+  ` + "`{preset: ecr, region: eu-west-1, account: \"123456789012\"}`" + `. Without them the hosts that need one are left out, with a warning.
+- ` + "`quiet-`" + ` presets allow nothing: what they name is refused without a ` + "`denied-egress`" + ` alert.
+
+A GitLab or GitHub server of your own is a rule of your own: its runners tell the hosts in variables such as
+` + "`CI_SERVER_URL` and `ACTIONS_RESULTS_URL`" + `.
+
+This page is written by ` + "`go test ./allowlists/presets -update`" + `.
+
+| preset | what for | hosts |
+|---|---|---|
+`
+
+func TestDocumentIsCurrent(t *testing.T) {
+	var b strings.Builder
+	b.WriteString(preface)
+	for _, name := range presets.Names() {
+		b.WriteString(line(read(t, name)))
+	}
+	const path = "../../docs/presets.md"
+	if *update {
+		if err := os.WriteFile(path, []byte(b.String()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if have, err := os.ReadFile(path); err != nil || string(have) != b.String() {
+		t.Errorf("docs/presets.md is not current (%v); run go test ./allowlists/presets -update", err)
+	}
+}
+
+// line is the row of one preset in the table.
+func line(l list) string {
+	var hosts []string
+	for _, e := range l.Hosts {
+		text := "`" + e.Host + "`"
+		if e.Writable {
+			text += " (W)"
+		}
+		if e.Verified == "unverified" {
+			text += " (?)"
+		}
+		hosts = append(hosts, text)
+	}
+	for _, q := range l.Quiet {
+		hosts = append(hosts, "quiet: `"+q+"`")
+	}
+	what := l.Description
+	if len(l.Params) > 0 {
+		what += " Parameters: `" + strings.Join(l.Params, "`, `") + "`."
+	}
+	return fmt.Sprintf("| %s | %s | %s |\n", l.Name, what, strings.Join(hosts, ", "))
+}
