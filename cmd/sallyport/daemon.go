@@ -99,8 +99,11 @@ func (d *daemon) gate() allowlists.Reason {
 	}
 }
 
-// listen binds every listener. The first that cannot be bound is the error.
+// listen opens the event log and binds every listener. The first that cannot be bound is the error.
 func (d *daemon) listen() error {
+	if err := d.alerts.Open(); err != nil {
+		return err
+	}
 	if err := d.dns.Listen(); err != nil {
 		return err
 	}

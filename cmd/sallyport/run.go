@@ -46,6 +46,8 @@ type runOptions struct {
 func serve(ctx context.Context, options runOptions) error {
 	ctx, stop := signal.NotifyContext(orBackground(ctx), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
+	// A reader of our output that goes away must not take the gate with it.
+	signal.Ignore(syscall.SIGPIPE)
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
 	defer signal.Stop(hangup)
