@@ -370,12 +370,12 @@ func TestNextAddressIsTried(t *testing.T) {
 // TestSlowAddressIsOvertaken answers with an address that says nothing before
 // one that does: RFC 8305 gives the first 250 ms.
 func TestSlowAddressIsOvertaken(t *testing.T) {
-	hole, port := blackHole(t)
-	l, err := net.Listen("tcp", "127.0.0.1:"+port)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
+	hole, port := blackHole(t, l.Addr().(*net.TCPAddr).Port)
 	w := newWorld(t, pool(rule("good.example:"+port)))
 	w.resolver.lookup = answers(map[string]string{"good.example": hole + " 127.0.0.1", "hole.example": hole})
 	began := time.Now()
@@ -390,22 +390,22 @@ func TestSlowAddressIsOvertaken(t *testing.T) {
 
 // TestDialThatHangsIsTimedOut dials what does not answer.
 func TestDialThatHangsIsTimedOut(t *testing.T) {
-	hole, port := blackHole(t)
+	hole, port := blackHole(t, 0)
 	w := newWorld(t, pool(rule("hole.example:"+port)), limits(func(l *allowlists.Limits) { l.DialTimeout = 200 * time.Millisecond }))
 	w.resolver.lookup = answers(map[string]string{"hole.example": hole})
 	checkRefusal(t, w, w.dial().connect("hole.example:"+port), 504, "timed-out")
 }
 
 // blackHole is a loopback address and port where connections are neither taken
-// nor refused: its queue is full.
-func blackHole(t *testing.T) (addr, port string) {
+// nor refused: its queue is full. at is the port, 0 for any.
+func blackHole(t *testing.T, at int) (addr, port string) {
 	t.Helper()
 	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = syscall.Close(fd) })
-	if err := errors.Join(syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 7}}), syscall.Listen(fd, 0)); err != nil {
+	if err := errors.Join(syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 7}, Port: at}), syscall.Listen(fd, 0)); err != nil {
 		t.Fatal(err)
 	}
 	name, err := syscall.Getsockname(fd)
