@@ -1,6 +1,7 @@
 package dnsfilter
 
 import (
+	"strings"
 	"time"
 
 	"github.com/miekg/dns"
@@ -70,15 +71,42 @@ func (s *Server) judgeHost(v *verdict, qtype uint16, now time.Time) {
 			}
 		}
 	}
-	if v.decision.Allowed() && !everyHostHas(qtype) && !v.pool.DNSTypeAllowed(v.host, qtype, now) {
-		blocked := v.pool.Refuse(allowlists.DNSTypeBlocked, v.decision.Rule)
-		if !blocked.Allowed() {
-			v.rcode = dns.RcodeSuccess
-		}
-		if !blocked.Allowed() || v.decision.Reason == allowlists.Allowed {
-			v.decision = blocked
+	switch listed := everyHostHas(qtype) || v.pool.DNSTypeAllowed(v.host, qtype, now); {
+	case v.decision.Reason == allowlists.Allowed && !listed:
+		v.blockType(v.decision.Rule)
+	case v.decision.Cause() == allowlists.NotInAllowlist:
+		// A _service label below an allowed host, with a type that no rule lists:
+		// programs try this of themselves, and it is no try to get elsewhere.
+		if below := serviceHost(v.host); !below.IsZero() {
+			if d := v.pool.DecideName(below, now); d.Reason == allowlists.Allowed {
+				v.blockType(d.Rule)
+			}
 		}
 	}
+}
+
+// blockType refuses the type of a name that rule allows, unless audit lets it pass.
+func (v *verdict) blockType(rule *allowlists.Rule) {
+	v.decision = v.pool.Refuse(allowlists.DNSTypeBlocked, rule)
+	if !v.decision.Allowed() {
+		v.rcode = dns.RcodeSuccess
+	}
+}
+
+// serviceHost is the host below leading _service labels; zero if the name has none.
+func serviceHost(name allowlists.Host) allowlists.Host {
+	rest := name.String()
+	for strings.HasPrefix(rest, "_") {
+		_, rest, _ = strings.Cut(rest, ".")
+	}
+	if rest == name.String() {
+		return allowlists.Host{}
+	}
+	host, err := allowlists.ParseHost(rest)
+	if err != nil {
+		return allowlists.Host{}
+	}
+	return host
 }
 
 // everyHostHas reports whether a type is answered for every allowed name.
