@@ -4,6 +4,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/miekg/dns"
@@ -54,7 +55,7 @@ func judgeAddrs(v *verdict, a answer, now time.Time) judged {
 			j.records = append(j.records, kept)
 		}
 		if c, ok := rr.(*dns.CNAME); ok {
-			j.cnames = append(j.cnames, c.Target[:len(c.Target)-1])
+			j.cnames = append(j.cnames, strings.TrimSuffix(c.Target, "."))
 		}
 	}
 	if len(j.removed) > 0 {

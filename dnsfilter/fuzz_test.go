@@ -160,6 +160,8 @@ func FuzzScrub(f *testing.F) {
 	seed(`allowed.example. 60 IN HTTPS 1 . alpn=h2 ech="AAAA" ipv4hint=10.0.0.1,93.184.216.34 ipv6hint=::1`)
 	seed("example. 60 IN SOA a. b. 1 2 3 4 5")
 	seed("allowed.example. 60 IN RRSIG A 8 2 60 20300101000000 20200101000000 1 example. AAAA", "allowed.example. 60 IN A 93.184.216.34")
+	// A CNAME without its data, which the fuzzer found.
+	f.Add([]byte("0000\x00\x01000000\x000000\aAllowed\aeXAmple\x00\x00\x05\x00\x010000\x00\x00"), uint8(3))
 	types := []uint16{dns.TypeA, dns.TypeAAAA, dns.TypeHTTPS, dns.TypeCNAME}
 	var upstream *dns.Msg
 	s, records := offline(f, func(string, uint16) (*dns.Msg, error) { return upstream, nil })

@@ -50,7 +50,7 @@ func scrub(msg *dns.Msg, name string, q flightKey, maxTTL time.Duration) (answer
 		return answer{}, err
 	}
 	var set []dns.RR
-	if a.rcode == dns.RcodeSuccess && (q.qtype != dns.TypeCNAME || len(chain) == 0) {
+	if a.rcode == dns.RcodeSuccess && q.qtype != dns.TypeCNAME {
 		set = recordsOf(msg.Answer, end, q)
 	}
 	a.records = append(chain, set...)
@@ -98,7 +98,7 @@ func followChain(records []dns.RR, name string, q flightKey) (chain []dns.RR, en
 // aliasOf gives the first CNAME at a name, nil if there is none.
 func aliasOf(records []dns.RR, name string) *dns.CNAME {
 	for _, rr := range records {
-		if c, ok := rr.(*dns.CNAME); ok && belongs(rr, name) && c.Target != "" {
+		if c, ok := rr.(*dns.CNAME); ok && belongs(rr, name) && c.Target != "" { // "": the record came without its data
 			kept := *c
 			kept.Target = lowerASCII(dns.Fqdn(kept.Target))
 			kept.Hdr.Name = name
@@ -198,7 +198,7 @@ func withoutParam(r *dns.SVCB, key dns.SVCBKey) bool {
 func negativeSOA(authority []dns.RR, name string) *dns.SOA {
 	for _, rr := range authority {
 		soa, ok := rr.(*dns.SOA)
-		if !ok || soa.Hdr.Class != dns.ClassINET {
+		if !ok || soa.Hdr.Class != dns.ClassINET || soa.Ns == "" { // "": the record came without its data
 			continue
 		}
 		if zone := lowerASCII(soa.Hdr.Name); zone == "." || name == zone || strings.HasSuffix(name, "."+zone) {
