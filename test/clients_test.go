@@ -27,7 +27,7 @@ func clientWorld(t *testing.T) (*reasonWorld, []string) {
 	needRoot(t)
 	d := prepare(t, config{})
 	w := &reasonWorld{daemon: d, ca: newCA(t)}
-	ip := strings.Replace(d.ip, "127.77.", "127.78.", 1)
+	ip := d.neighbour(2)
 	cert := w.ca.issue("tls.example", "xn--bcher-kva.example")
 	w.tls, w.web = httpOrigin(t, ip+":443", &cert), httpOrigin(t, ip+":80", nil)
 	w.upstream = newZone(t, "tls.example. 60 IN A "+ip, "web.example. 60 IN A "+ip, "xn--bcher-kva.example. 60 IN A "+ip)

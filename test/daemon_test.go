@@ -24,8 +24,9 @@ import (
 // patience bounds every wait of these tests; nothing passes by waiting it out.
 const patience = 20 * time.Second
 
-// lastNet numbers the loopback addresses handed out, one per daemon, so that
-// daemons of parallel tests never meet.
+// lastNet numbers the loopback networks 127.x.N.0/24 handed out, one per daemon,
+// so that daemons of parallel tests never meet; x comes from the process id, so
+// that two runs do not either.
 var lastNet atomic.Uint32
 
 // A daemon is one running Sallyport on a loopback address of its own.
@@ -68,8 +69,7 @@ func start(t *testing.T, c config) *daemon {
 func prepare(t *testing.T, c config) *daemon {
 	t.Helper()
 	if c.ip == "" {
-		n := lastNet.Add(1)
-		c.ip = fmt.Sprintf("127.77.%d.%d", n/250, n%250+1)
+		c.ip = fmt.Sprintf("127.%d.%d.1", 64+os.Getpid()%128, lastNet.Add(1)%250+1)
 	}
 	d := &daemon{
 		t: t, ip: c.ip, dir: t.TempDir(), prefix: c.prefix, env: c.env,
@@ -106,6 +106,11 @@ func (d *daemon) write(upstream, pools string) {
 	if err := os.Rename(temporary, d.path("sallyport.yaml")); err != nil {
 		d.t.Fatal(err)
 	}
+}
+
+// neighbour is another address of the daemon's loopback network.
+func (d *daemon) neighbour(last int) string {
+	return fmt.Sprintf("%s.%d", d.ip[:strings.LastIndexByte(d.ip, '.')], last)
 }
 
 func (d *daemon) path(name string) string { return filepath.Join(d.dir, name) }

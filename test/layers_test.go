@@ -56,7 +56,7 @@ func TestThreeLayersGiveOneVerdict(t *testing.T) {
 	needRoot(t) // the origin is on port 80
 	d := prepare(t, config{})
 	upstream := newZone(t)
-	web := httpOrigin(t, strings.Replace(d.ip, "127.77.", "127.78.", 1)+":80", nil)
+	web := httpOrigin(t, d.neighbour(2)+":80", nil)
 	upstream.setAnswer(func(q dns.Question) []dns.RR {
 		if q.Qtype != dns.TypeA {
 			return nil

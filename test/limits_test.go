@@ -74,6 +74,7 @@ func TestQuestionsOverTheLimit(t *testing.T) {
 // does then is package alerting's to test: filling 64 MiB takes half a minute.)
 func TestFullDisk(t *testing.T) {
 	needRoot(t) // /dev/full opened for writing as a log
+	t.Parallel()
 	d, o, _, _ := echoWorld(t, "\nlog: {events: /dev/full, on_error: deny}\nlimits: {dns_per_client: 1000000}\n")
 	if r := connect(t, d.proxy, "echo.example:"+o.port); r.code != 200 {
 		t.Fatalf("before the buffer is full: %s", r.status)

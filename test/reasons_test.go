@@ -30,7 +30,7 @@ func newReasonWorld(t *testing.T, pools, rest string) *reasonWorld {
 	t.Helper()
 	d := prepare(t, config{rest: rest})
 	w := &reasonWorld{daemon: d, ca: newCA(t)}
-	ip := strings.Replace(d.ip, "127.77.", "127.78.", 1)
+	ip := d.neighbour(2)
 	cert := w.ca.issue("tls.example", "other.example", "front.example")
 	w.tls = httpOrigin(t, ip+":0", &cert)
 	w.echo = echoOrigin(t, ip+":0")

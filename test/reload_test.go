@@ -24,7 +24,7 @@ const echoPools = `
 func echoWorld(t *testing.T, rest string) (*daemon, *origin, string, *zone) {
 	t.Helper()
 	d := prepare(t, config{rest: rest})
-	o := echoOrigin(t, strings.Replace(d.ip, "127.77.", "127.78.", 1)+":0")
+	o := echoOrigin(t, d.neighbour(2)+":0")
 	z := newZone(t, "echo.example. 60 IN A "+o.ip, "other.example. 60 IN A "+o.ip)
 	pools := strings.ReplaceAll(echoPools, "%ECHO%", o.port)
 	d.write(z.addr, pools)
@@ -198,8 +198,8 @@ func TestDrain(t *testing.T) {
 // 0: never is the private one answered or dialled.
 func TestRebinding(t *testing.T) {
 	d := prepare(t, config{rest: "\nlimits: {dns_per_client: 100000, dial_timeout: 1s}\n"})
-	good := strings.Replace(d.ip, "127.77.", "127.78.", 1)
-	trap := echoOrigin(t, strings.Replace(d.ip, "127.77.", "127.79.", 1)+":0")
+	good := d.neighbour(2)
+	trap := echoOrigin(t, d.neighbour(3)+":0")
 	z := newZone(t)
 	n := 0
 	z.setAnswer(func(q dns.Question) (rrs []dns.RR) {

@@ -1,0 +1,403 @@
+package test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/miekg/dns"
+	"gopkg.in/yaml.v3"
+)
+
+// A ran is one command line that has ended.
+type ran struct {
+	stdout, stderr string
+	code           int
+}
+
+// command runs the binary in dir to its end. Every one of its outputs is free
+// of escape sequences, as no test is a terminal.
+func command(t *testing.T, dir string, args ...string) ran {
+	t.Helper()
+	return commandIn(t, dir, nil, binary, args...)
+}
+
+func commandIn(t *testing.T, dir string, env []string, program string, args ...string) ran {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, program, args...)
+	var stdout, stderr bytes.Buffer
+	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, &stdout, &stderr
+	cmd.Env = append(os.Environ(), env...)
+	err := cmd.Run()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		t.Fatalf("%s %v: %v", program, args, err)
+	}
+	if ctx.Err() != nil {
+		t.Fatalf("%s %v does not end\n%s%s", program, args, stdout.String(), stderr.String())
+	}
+	r := ran{stdout.String(), stderr.String(), cmd.ProcessState.ExitCode()}
+	if strings.Contains(r.stdout+r.stderr, "\x1b") {
+		t.Errorf("%v writes escape sequences, and this is no terminal: %q", args, r.stdout+r.stderr)
+	}
+	return r
+}
+
+// commandFiles are the configurations of TestCommandExitCodes.
+var commandFiles = map[string]string{
+	"good.yaml": `
+pools:
+  build:
+    sources: [127.0.0.0/8]
+    allow:
+      - registry.corp.example
+      - {host: git.corp.example, ports: [22, 443]}
+    deny: [gist.github.com]
+`,
+	"warned.yaml": `
+pools:
+  build:
+    sources: [127.0.0.0/8]
+    allow: ["*.corp.example"]
+`,
+	"broken.yaml": `
+pools:
+  build:
+    sources: [10.20.0.0/24]
+    allow:
+      - registry.corp.example:99999
+`,
+	"audit.yaml": `
+pools:
+  build:
+    mode: audit
+    sources: [10.20.0.0/24]
+    allow: [registry.corp.example]
+`,
+}
+
+func TestCommandExitCodes(t *testing.T) {
+	dir := t.TempDir()
+	for name, text := range commandFiles {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const broken = "broken.yaml:6:7: port 99999 is out of range; ports are 1 to 65535\n" +
+		"    6 |       - registry.corp.example:99999\n" +
+		"      |                               ^\n"
+	for _, c := range []struct {
+		line           string // after "sallyport"
+		code           int
+		stdout, stderr string // parts that must be there
+	}{
+		{"check", 0, "pool default: enforce, ", "writ"},
+		{"check -c good.yaml", 0, "no warnings, no errors\n", ""},
+		{"check --strict -c good.yaml", 0, "no warnings, no errors\n", ""},
+		{"check -c warned.yaml", 0, "1 warning, no errors\n", "warned.yaml:5:13: warning: "},
+		{"check --strict -c warned.yaml", 1, "1 warning, no errors\n", "warned.yaml:5:13: warning: "},
+		{"check -c broken.yaml", 2, "", broken},
+		{"check --strict -c broken.yaml", 2, "", broken},
+		{"check -c absent.yaml", 2, "", "sallyport: "},
+		{"check --defaults", 0, "pools:", ""},
+		{"check --format yaml", 2, "", "formats are text and json"},
+		{"run -c broken.yaml", 2, "", broken},
+		{"run -c absent.yaml", 2, "", "absent.yaml"},
+		{"explain -c broken.yaml --pool build github.com", 2, "", broken},
+		{"explain --pool default github.com", 0, "allow (allowed)", ""},
+		{"explain --pool default example.com", 3, "deny (not-in-allowlist)", ""},
+		{"explain --pool default github.com:22", 3, "deny (port-not-allowed)", ""},
+		{"explain --pool default 0x7f.1", 3, "deny (bad-host)", ""},
+		{"explain --pool default 169.254.169.254", 3, "deny (special-address)", ""},
+		{"explain --client 127.0.0.1 github.com", 0, "pool      default (by 127.0.0.0/8), mode enforce", ""},
+		{"explain --client 192.0.2.1 github.com", 3, "deny (no-pool)", ""},
+		{"explain -c good.yaml --pool build git.corp.example:22", 0, "rule      git.corp.example:22,443 at good.yaml:7", ""},
+		{"explain -c good.yaml --pool build gist.github.com", 3, "at good.yaml:8", ""},
+		{"explain -c good.yaml --pool build other.example:8443", 3, "allow by  - other.example:8443", ""},
+		{"explain -c audit.yaml --pool build other.example", 0, "would     not-in-allowlist", ""},
+		{"explain --pool nope github.com", 2, "", "pools are default"},
+		{"explain", 2, "", "takes one HOST[:PORT] or ID"},
+		{"explain --events absent.jsonl k3v9x2m4p7qa", 1, "", "absent.jsonl"},
+		{"presets", 0, "github-actions\n", ""},
+		{"presets npm", 0, "name: npm\n", ""},
+		{"presets nope", 2, "", `no preset "nope"`},
+		{"env --format nope", 2, "", "formats are sh, github, docker, gitlab and json"},
+		{"version", 0, "sallyport ", ""},
+		{"wait-ready --timeout 200ms --admin 127.0.0.1:1", 1, "", "connection refused; is the daemon running, and is this its listen.admin?"},
+		{"healthcheck --admin 127.0.0.1:1", 1, "", "connection refused"},
+		{"run --nope", 2, "", "unknown flag: --nope; see sallyport run --help"},
+		{"nope", 2, "", `unknown command "nope"`},
+		{"check extra", 2, "", "sallyport: "},
+		{"", 0, "Available Commands:", ""},
+	} {
+		t.Run(c.line, func(t *testing.T) {
+			got := command(t, dir, strings.Fields(c.line)...)
+			if got.code != c.code || !strings.Contains(got.stdout, c.stdout) || !strings.Contains(got.stderr, c.stderr) {
+				t.Errorf("exit code %d, want %d\nstdout: %s\nwant part: %s\nstderr: %s\nwant part: %s", got.code, c.code, got.stdout, c.stdout, got.stderr, c.stderr)
+			}
+			if got.code >= 1 && got.code <= 2 && got.stderr == "" && !strings.Contains(c.line, "--strict") {
+				t.Error("it failed without a word")
+			}
+		})
+	}
+}
+
+// TestCommandHelp walks every command and looks for an example in its help.
+func TestCommandHelp(t *testing.T) {
+	seen := 0
+	var walk func(path []string)
+	walk = func(path []string) {
+		seen++
+		help := command(t, t.TempDir(), append(path, "--help")...)
+		if help.code != 0 || !strings.Contains(help.stdout, "Examples:\n  ") {
+			t.Errorf("%v --help has no example (exit code %d):\n%s", path, help.code, help.stdout)
+		}
+		_, list, _ := strings.Cut(help.stdout, "Available Commands:\n")
+		list, _, _ = strings.Cut(list, "\n\n")
+		for line := range strings.Lines(list) {
+			if name, _, _ := strings.Cut(strings.TrimSpace(line), " "); name != "" && name != "help" {
+				walk(append(append([]string{}, path...), name))
+			}
+		}
+	}
+	walk(nil)
+	walk([]string{"help"})
+	if seen < 14 {
+		t.Errorf("only %d commands were looked at", seen)
+	}
+}
+
+func TestCommandJSON(t *testing.T) {
+	d := start(t, config{upstream: "127.0.0.1:1", pools: "  build: {sources: [127.0.0.0/8], allow: [registry.corp.example]}\n"})
+	refused := connect(t, d.proxy, "evil.example:443")
+	id := refused.header.Get("Sallyport-Id")
+	for _, line := range []string{
+		"check --format json",
+		"check --format json -c sallyport.yaml",
+		"explain --format json --pool default github.com",
+		"explain --format json --pool default example.com",
+		"explain --format json --events events.jsonl " + id,
+		"explain --format json -c sallyport.yaml " + id,
+		"presets --format json",
+		"presets --format json npm",
+		"version --format json",
+		"env --format json",
+	} {
+		got := command(t, d.dir, strings.Fields(line)...)
+		if !json.Valid([]byte(got.stdout)) {
+			t.Errorf("%s prints no JSON (exit code %d): %s%s", line, got.code, got.stdout, got.stderr)
+		}
+	}
+}
+
+// TestCommandExplainsAnID looks one refusal up in the log, and in the running
+// daemon by the configuration's control listener.
+func TestCommandExplainsAnID(t *testing.T) {
+	d := start(t, config{upstream: "127.0.0.1:1", pools: "  build: {sources: [127.0.0.0/8], allow: [registry.corp.example]}\n"})
+	refused := connect(t, d.proxy, "evil.example:443")
+	id := refused.header.Get("Sallyport-Id")
+	if len(id) != 12 {
+		t.Fatalf("no id in %v", refused.header)
+	}
+	for _, line := range []string{
+		"explain --events events.jsonl " + id,
+		"explain --control unix:" + d.path("control.sock") + " " + id,
+		"explain -c sallyport.yaml " + id,
+	} {
+		got := command(t, d.dir, strings.Fields(line)...)
+		for _, part := range []string{"conn refused " + id, "evil.example:443", "deny (not-in-allowlist)", "build"} {
+			if got.code != 3 || !strings.Contains(got.stdout, part) {
+				t.Errorf("%s: exit code %d\n%s%s\nwant %q", line, got.code, got.stdout, got.stderr, part)
+			}
+		}
+	}
+	if got := command(t, d.dir, "explain", "-c", "sallyport.yaml", "aaaaaaaaaaaa"); got.code != 1 || !strings.Contains(got.stderr, "no event has the id") {
+		t.Errorf("an unknown id: exit code %d, %s", got.code, got.stderr)
+	}
+}
+
+func TestCommandEnv(t *testing.T) {
+	const proxy, hosts = "http://user:it's@10.0.0.1:3128", "localhost,10.0.0.0/8"
+	want := map[string]string{}
+	for _, name := range []string{"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"} {
+		want[name], want[strings.ToLower(name)] = proxy, proxy
+	}
+	want["NO_PROXY"], want["no_proxy"] = hosts, hosts
+
+	lines := func(text string) map[string]string {
+		got := make(map[string]string)
+		for line := range strings.Lines(text) {
+			name, value, _ := strings.Cut(strings.TrimSuffix(line, "\n"), "=")
+			got[name] = value
+		}
+		return got
+	}
+	readers := map[string]func(string) map[string]string{
+		"github": lines,
+		"docker": lines,
+		"gitlab": func(text string) map[string]string {
+			var file struct{ Variables map[string]string }
+			if err := yaml.Unmarshal([]byte(text), &file); err != nil {
+				t.Error(err)
+			}
+			return file.Variables
+		},
+		"json": func(text string) (got map[string]string) {
+			if err := json.Unmarshal([]byte(text), &got); err != nil {
+				t.Error(err)
+			}
+			return got
+		},
+		"sh": func(text string) map[string]string {
+			out := commandIn(t, t.TempDir(), nil, "sh", "-c", text+"\nenv")
+			return lines(out.stdout)
+		},
+	}
+	for format, read := range readers {
+		out := command(t, t.TempDir(), "env", "--format", format, "--proxy", proxy, "--no-proxy", hosts)
+		got := read(out.stdout)
+		for name, value := range want {
+			if got[name] != value {
+				t.Errorf("%s: %s is %q, want %q", format, name, got[name], value)
+			}
+		}
+	}
+	if out := command(t, t.TempDir(), "env"); !strings.Contains(out.stdout, "export https_proxy='http://127.0.0.1:3128'\n") {
+		t.Errorf("the default is not the embedded configuration's proxy:\n%s", out.stdout)
+	}
+}
+
+// TestCommandCompletion holds the scripts to the shells that are here, and
+// asks what bash would ask.
+func TestCommandCompletion(t *testing.T) {
+	for _, shell := range []string{"bash", "zsh", "fish", "powershell"} {
+		out := command(t, t.TempDir(), "completion", shell)
+		if out.code != 0 || !strings.Contains(out.stdout, "sallyport") {
+			t.Errorf("completion %s: exit code %d, %d bytes", shell, out.code, len(out.stdout))
+		}
+	}
+	script := command(t, t.TempDir(), "completion", "bash").stdout
+	checked := commandIn(t, t.TempDir(), nil, "bash", "-c", script+"\ncomplete -p sallyport")
+	if checked.code != 0 || !strings.Contains(checked.stdout, "sallyport") {
+		t.Errorf("bash does not take its script: %s%s", checked.stdout, checked.stderr)
+	}
+	if out := command(t, t.TempDir(), "__complete", "presets", "git"); !strings.Contains(out.stdout, "github-actions\n") {
+		t.Errorf("presets are not completed:\n%s", out.stdout)
+	}
+}
+
+// TestCommandColour: there is none but on a terminal, and NO_COLOR or a forced
+// TERM changes nothing; command itself looks for escape sequences.
+func TestCommandColour(t *testing.T) {
+	for _, env := range [][]string{{"NO_COLOR=1"}, {"TERM=xterm-256color", "CLICOLOR_FORCE=1", "FORCE_COLOR=1"}} {
+		commandIn(t, t.TempDir(), env, binary, "check")
+		commandIn(t, t.TempDir(), env, binary, "explain", "--pool", "default", "example.com")
+		commandIn(t, t.TempDir(), env, binary, "--help")
+	}
+}
+
+// TestCommandReadiness: healthcheck and wait-ready reach a daemon that serves,
+// without asking the proxy that the environment names.
+func TestCommandReadiness(t *testing.T) {
+	d := start(t, config{upstream: "127.0.0.1:1", pools: "  build: {sources: [127.0.0.0/8], allow: [registry.corp.example]}\n"})
+	env := []string{"HTTP_PROXY=http://127.0.0.1:1", "http_proxy=http://127.0.0.1:1"}
+	for _, name := range []string{"healthcheck", "wait-ready"} {
+		if got := commandIn(t, d.dir, env, binary, name, "--admin", d.admin); got.code != 0 {
+			t.Errorf("%s: exit code %d, %s", name, got.code, got.stderr)
+		}
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		http.Error(w, "not ready \x1b[31m", http.StatusServiceUnavailable)
+	})}
+	go func() { _ = server.Serve(l) }()
+	t.Cleanup(func() { server.Close() })
+	got := command(t, d.dir, "wait-ready", "--admin", l.Addr().String(), "--timeout", "300ms")
+	if got.code != 1 || !strings.Contains(got.stderr, "503 Service Unavailable: not ready") {
+		t.Errorf("a daemon that is never ready: exit code %d, %s", got.code, got.stderr)
+	}
+}
+
+// TestCommandRunNeedsAResolver: system stands for resolv.conf without our own
+// listeners. Where none is left, run says so and ends with exit code 2.
+func TestCommandRunNeedsAResolver(t *testing.T) {
+	needRoot(t)
+	needProgram(t, "unshare", "mount")
+	dir := t.TempDir()
+	for name, text := range map[string]string{
+		"sallyport.yaml":   "listen: {proxy: \"127.76.0.1:3128\", dns: \"127.76.0.1:53\", admin: \"127.76.0.1:9180\"}\npools: {build: {sources: [127.0.0.0/8], allow: [a.example]}}\n",
+		"only-us.conf":     "nameserver 127.76.0.1\n",
+		"nobody-else.conf": "# empty\n",
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, resolvConf := range []string{"only-us.conf", "nobody-else.conf"} {
+		script := "mount --bind " + resolvConf + " /etc/resolv.conf && exec " + binary + " run -c sallyport.yaml"
+		got := commandIn(t, dir, nil, "unshare", "-m", "sh", "-c", script)
+		if got.code != 2 || !strings.Contains(got.stderr, "dns.upstreams") {
+			t.Errorf("%s: exit code %d, stderr %s", resolvConf, got.code, got.stderr)
+		}
+	}
+}
+
+// TestCommandRunGreets starts the embedded configuration, follows what it
+// prints, and ends it.
+func TestCommandRunGreets(t *testing.T) {
+	if l, err := net.Listen("tcp", "127.0.0.1:3128"); err != nil {
+		need(t, false, "the port 3128 of loopback, which the embedded configuration listens on")
+	} else {
+		l.Close()
+	}
+	d := &daemon{t: t, dir: t.TempDir(), proxy: "127.0.0.1:3128", dns: "127.0.0.1:5300", admin: "127.0.0.1:9180"}
+	d.runEmbedded()
+	for _, want := range []string{
+		"curl -x http://127.0.0.1:3128 -sI https://github.com", "dig @127.0.0.1 -p 5300 github.com", "sallyport explain --pool default example.com",
+	} {
+		if !strings.Contains(d.stderr.String(), want) {
+			t.Errorf("the greeting lacks %q:\n%s", want, d.stderr)
+		}
+	}
+	refused := connect(t, d.proxy, "example.com:443")
+	if want := regexp.MustCompile(`^HTTP/1\.1 403 Sallyport: example\.com:443 not in pool default \(not-in-allowlist, [a-z2-9]{12}\)$`); !want.MatchString(refused.status) {
+		t.Errorf("status line %q", refused.status)
+	}
+	if reply := ask(t, d.dns, "example.com", dns.TypeA); reply.Rcode != dns.RcodeNameError {
+		t.Errorf("a refused name is answered with %s", dns.RcodeToString[reply.Rcode])
+	}
+}
+
+// runEmbedded starts the daemon without -c and waits until it is ready.
+func (d *daemon) runEmbedded() {
+	d.t.Helper()
+	d.cmd = exec.Command(binary, "run")
+	d.stderr = &lockedBuffer{}
+	d.cmd.Stderr = d.stderr
+	if err := d.cmd.Start(); err != nil {
+		d.t.Fatal(err)
+	}
+	d.exited = make(chan struct{})
+	go func() {
+		_ = d.cmd.Wait()
+		close(d.exited)
+	}()
+	d.t.Cleanup(d.stop)
+	if out := command(d.t, d.dir, "wait-ready", "--timeout", "20s"); out.code != 0 {
+		d.t.Fatalf("the daemon is not ready: %s\n%s", out.stderr, d.stderr)
+	}
+}
