@@ -96,11 +96,13 @@ func New(cfg Config) (*Server, error) {
 func (s *Server) Listen() error {
 	for _, l := range s.cfg.Listeners {
 		b, err := bind(l)
+		if b != nil {
+			s.bound = append(s.bound, b)
+		}
 		if err != nil {
 			s.unbind()
 			return fmt.Errorf("listening for DNS on %s: %w", l.Addr, err)
 		}
-		s.bound = append(s.bound, b)
 	}
 	return nil
 }
@@ -112,24 +114,25 @@ const (
 	readBuffer = 1 << 20
 )
 
-// bind opens both sockets of one listener.
+// bind opens both sockets of one listener. TCP comes first: of its ports many
+// more are taken for a while, by connections that have ended.
 func bind(l Listener) (*bound, error) {
-	wanted, err := net.ResolveUDPAddr("udp", l.Addr)
+	wanted, err := net.ResolveTCPAddr("tcp", l.Addr)
 	if err != nil {
 		return nil, err
 	}
 	for try := 1; ; try++ {
-		udp, err := net.ListenUDP("udp", wanted)
+		tcp, err := net.ListenTCP("tcp", wanted)
 		if err != nil {
 			return nil, err
 		}
-		at := udp.LocalAddr().(*net.UDPAddr)
-		tcp, err := net.ListenTCP("tcp", &net.TCPAddr{IP: at.IP, Port: at.Port, Zone: at.Zone})
+		at := tcp.Addr().(*net.TCPAddr)
+		udp, err := net.ListenUDP("udp", &net.UDPAddr{IP: at.IP, Port: at.Port, Zone: at.Zone})
 		if err == nil {
 			_ = udp.SetReadBuffer(readBuffer) // as much of it as the kernel grants
 			return &bound{pool: l.Pool, udp: udp, tcp: tcp}, wantDestination(udp)
 		}
-		udp.Close()
+		tcp.Close()
 		if wanted.Port != 0 || try == bindTries {
 			return nil, err
 		}
