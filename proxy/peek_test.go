@@ -148,7 +148,7 @@ func TestFirstBytes(t *testing.T) {
 func TestHelloInEverySplit(t *testing.T) {
 	tg := newTarget(t, nil)
 	w := newWorld(t, pool(rule("tls.example:"+tg.port, requireTLS)))
-	raw := helloBytes(t, nil)
+	raw := helloBytes(t, func(c *tls.Config) { c.CurvePreferences = []tls.CurveID{tls.X25519} })
 	try := func(parts ...[]byte) {
 		t.Helper()
 		c := w.tunnel("tls.example:" + tg.port)
@@ -172,15 +172,32 @@ func TestHelloInEverySplit(t *testing.T) {
 	}
 }
 
+// TestHelloComesWithTheConnect sends head, hello and more in one segment: what
+// is read ahead of the hello's end must not be lost.
+func TestHelloComesWithTheConnect(t *testing.T) {
+	tg := newTarget(t, nil)
+	w := newWorld(t, pool(rule("tls.example:"+tg.port, requireTLS)))
+	target := "tls.example:" + tg.port
+	follows := append(bytes.Clone(helloBytes(t, nil)), bytes.Repeat([]byte("0-RTT"), 400)...)
+	c := w.dial()
+	if r := c.send("CONNECT", "CONNECT "+target+" HTTP/1.1\r\nHost: "+target+"\r\n\r\n"+string(follows)); r.code != 200 {
+		t.Fatal(r.line)
+	}
+	_ = c.CloseWrite()
+	if got, err := io.ReadAll(c); !bytes.Equal(got, follows) {
+		t.Errorf("%d of %d bytes: %v", len(got), len(follows), err)
+	}
+}
+
 // TestHelloThatDoesNotCome waits for hello_timeout; the open record does not.
 func TestHelloThatDoesNotCome(t *testing.T) {
 	for says, said := range map[string][]byte{"silence": nil, "half a hello": helloBytes(t, nil)[:40]} {
 		t.Run(says, func(t *testing.T) {
 			tg := newTarget(t, nil)
-			w := newWorld(t, pool(rule("tls.example:"+tg.port, requireTLS)), limits(func(l *allowlists.Limits) { l.HelloTimeout = 300 * time.Millisecond }))
+			w := newWorld(t, pool(rule("tls.example:"+tg.port, requireTLS)), limits(func(l *allowlists.Limits) { l.HelloTimeout = time.Second }))
 			c, began := w.tunnel("tls.example:"+tg.port), time.Now()
 			_, _ = c.TCPConn.Write(said)
-			if open := w.phase(proxy.PhaseOpen); time.Since(began) > 250*time.Millisecond {
+			if open := w.phase(proxy.PhaseOpen); time.Since(began) > 800*time.Millisecond {
 				t.Errorf("the open record waited: it came after %v, and says %v", time.Since(began), open.Took)
 			}
 			if _, err := c.Read(make([]byte, 1)); !ended(err) {

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"io"
 	"net"
-	"net/netip"
-	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -92,50 +90,5 @@ func TestRelayContainsPanics(t *testing.T) {
 				_ = c.Close()
 			}
 		})
-	}
-}
-
-// TestControlLooksOnceMore gives the dialer addresses that were not judged, or
-// are judged differently now: no socket may connect.
-func TestControlLooksOnceMore(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	port := l.Addr().(*net.TCPAddr).AddrPort().Port()
-	pattern, err := allowlists.ParsePattern("bind.example")
-	if err != nil {
-		t.Fatal(err)
-	}
-	policy, err := allowlists.NewPolicy(allowlists.PolicySpec{Pools: []allowlists.PoolSpec{{Name: "build", Allow: []allowlists.Rule{{Host: pattern, Ports: allowlists.AllPorts()}}}}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	own := false
-	server := &Server{cfg: Config{IsOwn: func(netip.AddrPort) bool { return own }, Limits: allowlists.Limits{DialTimeout: time.Second}},
-		limits: newLimits(limitCounts{1, 1, 1}, time.Now)}
-	host, _ := allowlists.ParseHost("bind.example")
-	t2 := &trip{s: &session{server: server, ctx: context.Background()}, via: ViaConnect, pool: policy.Pool("build"), target: allowlists.Target{Host: host, Port: port}}
-	t2.by = t2.pool.DecideConn(host, port, time.Now())
-	loop := netip.MustParseAddr("127.0.0.1")
-	// As if the judgement before the dial had been forgotten.
-	_, _, err = t2.dialFirst(context.Background(), []candidate{{loop, t2.by}})
-	if d := asDenial(err, nil); d.Decision.Reason != allowlists.SpecialAddress {
-		t.Errorf("dialling an address that is not allowed: %v", err)
-	}
-	public := netip.MustParseAddr("140.82.121.4")
-	for says, address := range map[string]string{
-		"another address": "140.82.121.5:" + strings.Split(l.Addr().String(), ":")[1],
-		"another port":    "140.82.121.4:1",
-		"no address":      "bind.example:443",
-	} {
-		if err := t2.control(candidate{public, t2.by}, address); err == nil {
-			t.Errorf("%s passes", says)
-		}
-	}
-	own = true
-	if err := t2.control(candidate{netip.MustParseAddr("140.82.121.4"), t2.by}, netip.AddrPortFrom(netip.MustParseAddr("140.82.121.4"), port).String()); err == nil {
-		t.Error("our own listener passes")
 	}
 }

@@ -3,17 +3,14 @@ package proxy_test
 import (
 	"bytes"
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
-	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -144,79 +141,6 @@ func TestProgressIsRecorded(t *testing.T) {
 	w.checkRecords()
 }
 
-// TestReloadClosesWhatItForbids changes the policy under two tunnels.
-func TestReloadClosesWhatItForbids(t *testing.T) {
-	tg := newTarget(t, nil)
-	keep, drop := rule("keep.example:"+tg.port), rule("drop.example:"+tg.port)
-	for says, after := range map[string]allowlists.PoolSpec{
-		"the rule is gone":            pool(keep),
-		"deny has the name":           {Name: "build", Sources: loopback, Allow: []allowlists.Rule{keep, drop}, Deny: []allowlists.Rule{rule("drop.example:*")}},
-		"another port is allowed":     pool(keep, rule("drop.example:1")),
-		"the address is not allowed":  pool(keep, rule("drop.example:"+tg.port, func(r *allowlists.Rule) { r.ResolvesTo = nil })),
-		"TLS is required from now on": pool(keep, rule("drop.example:"+tg.port, requireTLS)),
-		"the rule has expired":        pool(keep, rule("drop.example:"+tg.port, func(r *allowlists.Rule) { r.Expires = time.Now().Add(-time.Second) })),
-	} {
-		t.Run(says, func(t *testing.T) {
-			w := newWorld(t, pool(keep, drop))
-			kept, dropped := w.tunnel("keep.example:"+tg.port), w.tunnel("drop.example:"+tg.port)
-			w.set(after)
-			w.server.PolicyChanged()
-			began := time.Now()
-			if _, err := dropped.Read(make([]byte, 1)); err == nil || err == io.EOF || !ended(err) {
-				t.Errorf("the forbidden tunnel ends with %v, want a reset", err)
-			}
-			if took := time.Since(began); took > time.Second {
-				t.Errorf("it took %v", took)
-			}
-			w.wait("the close", func(r proxy.ConnRecord) bool {
-				return r.Phase == proxy.PhaseClose && r.Host == "drop.example" && r.Decision.Reason == allowlists.PolicyChanged
-			})
-			_, _ = kept.TCPConn.Write([]byte("x"))
-			if _, err := io.ReadFull(kept, make([]byte, 1)); err != nil {
-				t.Errorf("the allowed tunnel ended: %v", err)
-			}
-		})
-	}
-}
-
-// TestExpiryClosesByItself lets a rule end under a tunnel.
-func TestExpiryClosesByItself(t *testing.T) {
-	tg := newTarget(t, nil)
-	w := newWorld(t, pool(rule("good.example:"+tg.port, func(r *allowlists.Rule) { r.Expires = time.Now().Add(700 * time.Millisecond) })))
-	c := w.tunnel("good.example:" + tg.port)
-	if _, err := c.Read(make([]byte, 1)); !ended(err) {
-		t.Errorf("the tunnel outlives its rule: %v", err)
-	}
-	if closed := w.phase(proxy.PhaseClose); closed.Decision.Reason != allowlists.PolicyChanged || closed.Took > 2*time.Second {
-		t.Errorf("closed as %v after %v", closed.Decision.Reason, closed.Took)
-	}
-}
-
-// TestDrainWaitsThenCloses ends the server under tunnels.
-func TestDrainWaitsThenCloses(t *testing.T) {
-	tg := newTarget(t, nil)
-	w := newWorld(t, pool(rule("good.example:"+tg.port)), limits(func(l *allowlists.Limits) { l.DrainTimeout = 300 * time.Millisecond }))
-	finishes, stays, silent := w.tunnel("good.example:"+tg.port), w.tunnel("good.example:"+tg.port), w.dial()
-	_, _ = silent.TCPConn.Write([]byte("CONN"))
-	w.stop()
-	_, _ = finishes.TCPConn.Write([]byte("still served"))
-	_ = finishes.CloseWrite()
-	if got, err := io.ReadAll(finishes); string(got) != "still served" || err != nil {
-		t.Errorf("a tunnel that drains: %q, %v", got, err)
-	}
-	<-w.served
-	if _, err := stays.Read(make([]byte, 1)); !ended(err) {
-		t.Errorf("a tunnel outlives the server: %v", err)
-	}
-	w.wait("shutting-down", func(r proxy.ConnRecord) bool {
-		return r.Phase == proxy.PhaseClose && r.Decision.Reason == allowlists.ShuttingDown
-	})
-	if _, err := net.Dial("tcp", w.addr); err == nil {
-		t.Error("the listener is open after Serve returned")
-	}
-	w.checkRecords()
-}
-
 // TestThousandTunnels opens many at once, each with its own bytes.
 func TestThousandTunnels(t *testing.T) {
 	tg := newTarget(t, nil)
@@ -255,37 +179,6 @@ func TestHTTPInsideConnectIsJudgedByItself(t *testing.T) {
 		t.Errorf("closed %+v", closed)
 	}
 	w.checkRecords()
-}
-
-// TestRebindingNeverDials answers with private addresses in every mixture, a
-// thousand times, and counts the connections to them.
-func TestRebindingNeverDials(t *testing.T) {
-	forbidden := newTarget(t, nil)
-	w := newWorld(t, pool(rule("bind.example:"+forbidden.port, func(r *allowlists.Rule) { r.ResolvesTo = nil })),
-		limits(func(l *allowlists.Limits) { l.DialTimeout = 100 * time.Millisecond }))
-	var n int
-	var mu sync.Mutex
-	w.resolver.lookup = func(allowlists.Host) (allowlists.Answer, error) {
-		mu.Lock()
-		defer mu.Unlock()
-		n++
-		addrs := [][]string{{"127.0.0.1"}, {"::ffff:127.0.0.1"}, {"::1", "127.0.0.2"}, {"0.0.0.0", "127.0.0.1"}, {"64:ff9b::7f00:1"}}[n%5]
-		var a allowlists.Answer
-		for _, text := range addrs {
-			a.Addrs = append(a.Addrs, netip.MustParseAddr(text))
-		}
-		return a, nil
-	}
-	for range 1000 {
-		c := w.dial()
-		if r := c.connect("bind.example:" + forbidden.port); r.code != 403 {
-			t.Fatalf("%s", r.line)
-		}
-		_ = c.Close()
-	}
-	if n := forbidden.conns.Load(); n != 0 {
-		t.Errorf("%d connections to an address nobody allowed", n)
-	}
 }
 
 // TestEarlyAnswerIsNotLost has the target answer and leave while the client
@@ -348,78 +241,4 @@ func TestHTTPWithAbsoluteURI(t *testing.T) {
 		}
 	}
 	w.checkRecords()
-}
-
-// TestNextAddressIsTried answers with addresses of which the last one listens.
-func TestNextAddressIsTried(t *testing.T) {
-	tg := newTarget(t, nil)
-	w := newWorld(t, pool(rule("good.example:"+tg.port)))
-	w.resolver.lookup = answers(map[string]string{"good.example": "10.9.9.9 127.0.0.2 127.0.0.3 127.0.0.1"})
-	began := time.Now()
-	c := w.tunnel("good.example:" + tg.port)
-	if took := time.Since(began); took > 200*time.Millisecond {
-		t.Errorf("a refused address held the next one up: %v", took)
-	}
-	_ = c.Close()
-	if open := w.phase(proxy.PhaseOpen); open.Addr.String() != "127.0.0.1" {
-		t.Errorf("dialled %s", open.Addr)
-	}
-	w.phase(proxy.PhaseClose)
-}
-
-// TestSlowAddressIsOvertaken answers with an address that says nothing before
-// one that does: RFC 8305 gives the first 250 ms.
-func TestSlowAddressIsOvertaken(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	hole, port := blackHole(t, l.Addr().(*net.TCPAddr).Port)
-	w := newWorld(t, pool(rule("good.example:"+port)))
-	w.resolver.lookup = answers(map[string]string{"good.example": hole + " 127.0.0.1", "hole.example": hole})
-	began := time.Now()
-	c := w.tunnel("good.example:" + port)
-	if took := time.Since(began); took < 240*time.Millisecond || took > 3*time.Second {
-		t.Errorf("connected after %v, want a little over 250ms", took)
-	}
-	_ = c.Close()
-	_ = l.Close() // with the connection that nobody took
-	w.phase(proxy.PhaseClose)
-}
-
-// TestDialThatHangsIsTimedOut dials what does not answer.
-func TestDialThatHangsIsTimedOut(t *testing.T) {
-	hole, port := blackHole(t, 0)
-	w := newWorld(t, pool(rule("hole.example:"+port)), limits(func(l *allowlists.Limits) { l.DialTimeout = 200 * time.Millisecond }))
-	w.resolver.lookup = answers(map[string]string{"hole.example": hole})
-	checkRefusal(t, w, w.dial().connect("hole.example:"+port), 504, "timed-out")
-}
-
-// blackHole is a loopback address and port where connections are neither taken
-// nor refused: its queue is full. at is the port, 0 for any.
-func blackHole(t *testing.T, at int) (addr, port string) {
-	t.Helper()
-	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = syscall.Close(fd) })
-	if err := errors.Join(syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 7}, Port: at}), syscall.Listen(fd, 0)); err != nil {
-		t.Fatal(err)
-	}
-	name, err := syscall.Getsockname(fd)
-	if err != nil {
-		t.Fatal(err)
-	}
-	port = strconv.Itoa(name.(*syscall.SockaddrInet4).Port)
-	for range 8 {
-		c, err := net.DialTimeout("tcp", "127.0.0.7:"+port, 100*time.Millisecond)
-		if err != nil {
-			return "127.0.0.7", port
-		}
-		t.Cleanup(func() { _ = c.Close() })
-	}
-	t.Fatal("the queue does not fill")
-	return "", ""
 }
