@@ -15,11 +15,11 @@ import (
 
 // The times of a correlator.
 const (
-	correlateTick   = 100 * time.Millisecond
-	keepEvery       = time.Second     // how often what is dirty is kept
-	expireEvery     = time.Minute     // how often what is old is forgotten
-	expiryEvery     = time.Hour       // how often rules about to end are looked for
-	drainDeliveries = 3 * time.Second // how long sinks may take at the end
+	correlateTick   = 100 * time.Millisecond // between two ticks, at least
+	keepEvery       = time.Second            // how often what is dirty is kept
+	expireEvery     = time.Minute            // how often what is old is forgotten
+	expiryEvery     = time.Hour              // how often rules about to end are looked for
+	drainDeliveries = 3 * time.Second        // how long sinks may take at the end
 )
 
 // correlatorConfig is what a correlator needs to know.
@@ -55,6 +55,7 @@ type correlator struct {
 	keep    time.Duration // how long alerts are kept for a stopped sink
 	warning time.Duration // how long before its end a rule is warned about
 	drain   chan struct{} // closed at the end: tell all there is
+	wake    chan struct{} // of 1: an event was taken
 
 	openOnce sync.Once
 	openErr  error
@@ -79,7 +80,7 @@ func newCorrelator(config correlatorConfig) (*correlator, error) {
 		config.groups = defaultGroups
 	}
 	c := &correlator{
-		config: config, refused: newRefusedNames(), turns: make(map[string]*turn), drain: make(chan struct{}),
+		config: config, refused: newRefusedNames(), turns: make(map[string]*turn), drain: make(chan struct{}), wake: make(chan struct{}, 1),
 		durable: config.store != nil || config.alerts.StateDir != "", store: config.store,
 	}
 	c.window = config.duration("denied_then_direct_window", 30*time.Second)
@@ -136,6 +137,7 @@ func (c *correlatorConfig) duration(key string, def time.Duration) time.Duration
 // take runs the detectors on one event and counts what they find.
 func (c *correlator) take(e *Event) {
 	now := time.Now()
+	defer signal(c.wake)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !e.Pos.IsZero() {
@@ -202,16 +204,8 @@ func (c *correlator) run(ctx context.Context) error {
 	for _, s := range c.sinks {
 		sinks.Go(func() { s.run(sending, c) })
 	}
-	ticker := time.NewTicker(correlateTick)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ticker.C:
-			c.tick(time.Now())
-			continue
-		case <-ctx.Done():
-		}
-		break
+	for pause(ctx, correlateTick) {
+		c.idle(ctx, c.tick(time.Now()))
 	}
 	close(c.drain)
 	enough := time.AfterFunc(drainDeliveries, stop)
@@ -220,34 +214,49 @@ func (c *correlator) run(ctx context.Context) error {
 	return c.close()
 }
 
-// tick does what is due.
-func (c *correlator) tick(now time.Time) {
+// idle waits for an event or until something is due.
+func (c *correlator) idle(ctx context.Context, wait time.Duration) {
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-c.wake:
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}
+
+// tick does what is due and returns how long nothing else is.
+func (c *correlator) tick(now time.Time) time.Duration {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !now.Before(c.next.expiry) {
 		c.next.expiry = now.Add(expiryEvery)
 		c.warnOfExpiry(now)
 	}
-	c.tellLog(now, false)
+	wait := c.tellLog(now, false)
 	if !now.Before(c.next.expire) {
 		c.next.expire = now.Add(expireEvery)
 		c.expire(now)
 	}
-	if !now.Before(c.next.keep) {
-		c.next.keep = now.Add(keepEvery)
-		c.metrics.queue.Set(float64(c.waiting()))
-		c.commit()
+	if c.isDirty() {
+		if !now.Before(c.next.keep) {
+			c.next.keep = now.Add(keepEvery)
+			c.metrics.queue.Set(float64(c.waiting()))
+			c.commit()
+		}
+		wait = min(wait, keepEvery)
 	}
+	return min(wait, c.next.expire.Sub(now))
 }
 
-// tellLog writes the alert events that are due, or all there is to tell. The
-// caller holds mu.
-func (c *correlator) tellLog(now time.Time, all bool) {
+// tellLog writes the alert events that are due, or all there is to tell, and
+// returns how long none is. The caller holds mu.
+func (c *correlator) tellLog(now time.Time, all bool) time.Duration {
 	w := c.wants[len(c.wants)-1]
 	for {
-		m, _ := c.groups.next(w, c.turns[w.name], now, all)
+		m, wait := c.groups.next(w, c.turns[w.name], now, all)
 		if m == nil {
-			return
+			return wait
 		}
 		for i := range m.Items {
 			c.config.emit(m.Items[i].Alert.event(now))

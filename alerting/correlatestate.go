@@ -170,6 +170,25 @@ func (c *correlator) commit() error {
 	return nil
 }
 
+// isDirty reports whether something is not kept yet. The caller holds mu.
+func (c *correlator) isDirty() bool {
+	if c.moved || len(c.groups.dirty) > 0 || len(c.groups.dirtyMessages) > 0 {
+		return true
+	}
+	if c.baseline == nil {
+		return false
+	}
+	if len(c.baseline.dirty) > 0 {
+		return true
+	}
+	for _, p := range c.baseline.pools {
+		if p.dirty {
+			return true
+		}
+	}
+	return false
+}
+
 // The system events of correlator and sinks. docs/alerts.md explains each.
 const (
 	SystemStateFailed = "state-failed"

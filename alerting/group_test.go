@@ -152,4 +152,3 @@ func TestStateStaysBounded(t *testing.T) {
 		t.Errorf("%d destinations are listed", len(a[0].Destinations))
 	}
 }
-
