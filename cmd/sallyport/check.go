@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -40,7 +39,7 @@ code 0 if it can be used, 1 with --strict if there are warnings, 2 if there are 
 			case "json":
 				err = printReportJSON(out, report)
 			default:
-				return &exitError{exitUsage, fmt.Errorf("--format %s: formats are text and json", format)}
+				return unknownFormat(format)
 			}
 			return checkExit(report, strict, err)
 		},
@@ -86,8 +85,20 @@ func printReport(out, stderr io.Writer, file *allowlists.File, report *diag.Repo
 			return err
 		}
 	}
-	_, err := fmt.Fprintf(out, "%d warnings, 0 errors\n", len(report.Warnings()))
+	_, err := fmt.Fprintf(out, "%s, no errors\n", counted(len(report.Warnings()), "warning"))
 	return err
+}
+
+// counted is a number of things, in words: "no warnings", "1 warning".
+func counted(n int, thing string) string {
+	switch n {
+	case 0:
+		return "no " + thing + "s"
+	case 1:
+		return "1 " + thing
+	default:
+		return fmt.Sprintf("%d %ss", n, thing)
+	}
 }
 
 // A problemJSON is one error or warning for a program to read.
@@ -108,7 +119,5 @@ func printReportJSON(out io.Writer, report *diag.Report) error {
 	}
 	add("error", report.Errors())
 	add("warning", report.Warnings())
-	encoder := json.NewEncoder(out)
-	encoder.SetIndent("", "  ")
-	return encoder.Encode(problems)
+	return printJSON(out, problems)
 }

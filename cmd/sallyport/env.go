@@ -81,7 +81,7 @@ func writeGitLab(w io.Writer, vars []envVar) error {
 	if _, err := io.WriteString(w, "variables:\n"); err != nil {
 		return err
 	}
-	return writeVars("  %s: %s\n", func(s string) string { return "\"" + strings.ReplaceAll(s, `"`, `\"`) + "\"" })(w, vars)
+	return writeVars("  %s: %s\n", yamlQuote)(w, vars)
 }
 
 func writeEnvJSON(w io.Writer, vars []envVar) error {
@@ -89,7 +89,16 @@ func writeEnvJSON(w io.Writer, vars []envVar) error {
 	for _, v := range vars {
 		set[v.name] = v.value
 	}
-	return json.NewEncoder(w).Encode(set)
+	return printJSON(w, set)
+}
+
+// yamlQuote makes a double-quoted scalar: JSON strings are such.
+func yamlQuote(s string) string {
+	text, err := json.Marshal(s)
+	if err != nil {
+		panic("env: a string has no JSON form: " + err.Error()) // every string has one
+	}
+	return string(text)
 }
 
 func plain(s string) string { return strings.NewReplacer("\n", "", "\r", "").Replace(s) }

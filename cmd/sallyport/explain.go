@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -40,19 +39,30 @@ func newExplain() *cobra.Command {
 		Long: `Say what becomes of a destination: which pool, which rule at file:line, what a
 refusal looks like and which line would allow it. The port is 443 unless given.
 An ID, as refusals and alerts show it, is looked up in --events FILE, or in the
-running daemon through its control listener. Exit code 0 if allowed, 3 if refused.`,
-		Example: "  sallyport explain -c sallyport.yaml --pool build registry.corp.example\n  sallyport explain --client 10.20.0.7 github.com:22\n  sallyport explain --events events.jsonl k3v9x2m4p7qa",
-		Args:    cobra.ExactArgs(1),
+running daemon through the control listener of -c. Exit code 0 if allowed, 3 if
+refused.`,
+		Example: "  sallyport explain -c sallyport.yaml --pool build registry.corp.example\n  sallyport explain --client 10.20.0.7 github.com:22\n  sallyport explain --events events.jsonl k3v9x2m4p7qa\n  sallyport explain -c sallyport.yaml k3v9x2m4p7qa",
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) != 1 {
+				return fmt.Errorf("explain takes one HOST[:PORT] or ID, not %d", len(args))
+			}
+			return nil
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if format != "text" && format != "json" {
-				return &exitError{exitUsage, fmt.Errorf("--format %s: formats are text and json", format)}
+				return unknownFormat(format)
 			}
-			if isEventID(args[0]) && (events != "" || control != "") {
-				return explainEvent(cmd.OutOrStdout(), args[0], events, control)
+			id := isEventID(args[0]) && pool == "" && client == ""
+			if id && (events != "" || control != "") {
+				return explainEvent(cmd.OutOrStdout(), args[0], format, eventSource{events: events, control: control})
 			}
 			file, _, err := loadConfig(config, cmd.ErrOrStderr())
 			if err != nil {
 				return err
+			}
+			if id && file.Settings.Listen.Control != "" {
+				source := eventSource{control: file.Settings.Listen.Control, tokenFile: file.Settings.Admin.TokenFile}
+				return explainEvent(cmd.OutOrStdout(), args[0], format, source)
 			}
 			e, err := explain(file.Policy, pool, client, args[0])
 			if err != nil {
@@ -183,9 +193,7 @@ func tlsText(rule *allowlists.Rule, port uint16) string {
 
 func (e *explanation) print(w io.Writer, format string) error {
 	if format == "json" {
-		encoder := json.NewEncoder(w)
-		encoder.SetIndent("", "  ")
-		return encoder.Encode(e)
+		return printJSON(w, e)
 	}
 	var b strings.Builder
 	line := func(name, value string) {

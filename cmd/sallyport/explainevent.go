@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"strings"
 	"time"
@@ -25,17 +26,25 @@ const eventIDLength = 12
 // isEventID reports whether an argument of explain is an id rather than a host:
 // no host name is a single label of that very form in a log.
 func isEventID(text string) bool {
-	return len(text) == eventIDLength && strings.Trim(text, "abcdefghijklmnopqrstuvwxyz23456789") == ""
+	return len(text) == eventIDLength && strings.Trim(text, "abcdefghijkmnpqrstuvwxyz23456789") == ""
 }
 
-// explainEvent prints every line that an id has, from a log or the daemon.
-func explainEvent(w io.Writer, id, events, control string) error {
+// eventSource is where explain looks an id up: a log, or a running daemon.
+type eventSource struct {
+	events    string // path of a log
+	control   string // as listen.control
+	tokenFile string // as admin.token_file
+}
+
+// explainEvent prints every line that an id has. The error has exit code 3 if
+// it was a refusal.
+func explainEvent(w io.Writer, id, format string, source eventSource) error {
 	var lines [][]byte
 	var err error
-	if events != "" {
-		lines, err = linesOf(id, events)
+	if source.events != "" {
+		lines, err = linesOf(id, source.events)
 	} else {
-		lines, err = askDaemon(id, control)
+		lines, err = source.askDaemon(id)
 	}
 	if err != nil {
 		return &exitError{exitFailed, err}
@@ -43,12 +52,111 @@ func explainEvent(w io.Writer, id, events, control string) error {
 	if len(lines) == 0 {
 		return &exitError{exitFailed, fmt.Errorf("no event has the id %s; the daemon remembers the last 10,000 decisions, --events FILE reads a log", id)}
 	}
+	found := foundEvents{ID: id}
 	for _, line := range lines {
-		if _, err := fmt.Fprintf(w, "%s\n", bytes.TrimSpace(line)); err != nil {
-			return err
+		if err := found.add(line); err != nil {
+			return &exitError{exitFailed, fmt.Errorf("reading an event: %w", err)}
 		}
 	}
+	if format == "json" {
+		err = printJSON(w, &found)
+	} else {
+		_, err = io.WriteString(w, strings.Join(found.texts, "\n"))
+	}
+	switch {
+	case err != nil:
+		return &exitError{exitFailed, err}
+	case found.Verdict == "deny":
+		return &exitError{exitDenied, nil}
+	default:
+		return nil
+	}
+}
+
+// foundEvents are the events of an id. The verdict is that of its own latest
+// event: a tunnel that was opened may be refused by its first bytes.
+type foundEvents struct {
+	ID      string            `json:"id"`
+	Verdict string            `json:"verdict,omitempty"`
+	Reason  string            `json:"reason,omitempty"`
+	Rule    json.RawMessage   `json:"rule,omitempty"`
+	Events  []json.RawMessage `json:"events"`
+	texts   []string
+}
+
+func (f *foundEvents) add(line []byte) error {
+	var e loggedEvent
+	if err := json.Unmarshal(line, &e); err != nil {
+		return err
+	}
+	if e.ID == f.ID && e.Verdict != "" {
+		f.Verdict, f.Reason, f.Rule = e.Verdict, e.Reason, e.Rule
+	}
+	f.Events = append(f.Events, line)
+	f.texts = append(f.texts, e.text())
 	return nil
+}
+
+// A loggedEvent is what explain shows of an event's line; docs/events.md has
+// the fields.
+type loggedEvent struct {
+	ID       string          `json:"id"`
+	Time     string          `json:"time"`
+	Kind     string          `json:"kind"`
+	Phase    string          `json:"phase"`
+	Pool     string          `json:"pool"`
+	Client   string          `json:"client"`
+	Name     string          `json:"name"`
+	Type     string          `json:"type"`
+	Host     string          `json:"host"`
+	Port     json.Number     `json:"port"`
+	IP       string          `json:"ip"`
+	Verdict  string          `json:"verdict"`
+	Reason   string          `json:"reason"`
+	Would    string          `json:"would"`
+	Rule     json.RawMessage `json:"rule"`
+	Error    string          `json:"error"`
+	Summary  string          `json:"summary"`
+	Suggest  string          `json:"suggest"`
+	DNSID    string          `json:"dns_id"`
+	Evidence []string        `json:"evidence"`
+}
+
+// text shows the event to a person, a line for each fact that it has.
+func (e *loggedEvent) text() string {
+	var b strings.Builder
+	line := func(name, value string) {
+		if value = strings.TrimSpace(value); value != "" {
+			fmt.Fprintf(&b, "%-9s %s\n", name, printable(value))
+		}
+	}
+	target := e.Host
+	if target == "" {
+		target = e.IP
+	}
+	if e.Port != "" {
+		target = net.JoinHostPort(target, e.Port.String())
+	}
+	verdict := e.Verdict
+	if e.Reason != "" {
+		verdict += " (" + e.Reason + ")"
+	}
+	line("event", strings.Join([]string{e.Kind, e.Phase, e.ID}, " "))
+	line("time", e.Time)
+	line("target", target)
+	line("name", e.Name+" "+e.Type)
+	line("address", e.IP)
+	line("pool", e.Pool)
+	line("client", e.Client)
+	line("verdict", verdict)
+	line("would", e.Would)
+	line("rule", strings.Trim(string(e.Rule), `"`))
+	line("error", e.Error)
+	line("summary", e.Summary)
+	line("answer", e.DNSID)
+	line("evidence", strings.Join(e.Evidence, " "))
+	line("allow by", e.Suggest)
+	return b.String()
 }
 
 // linesOf reads a log for the lines with the id.
@@ -62,11 +170,7 @@ func linesOf(id, path string) ([][]byte, error) {
 	scanner := bufio.NewScanner(f)
 	scanner.Buffer(make([]byte, 0, 64<<10), maxEventLine)
 	for scanner.Scan() {
-		var e struct {
-			ID       string   `json:"id"`
-			DNSID    string   `json:"dns_id"`
-			Evidence []string `json:"evidence"`
-		}
+		var e loggedEvent
 		if !bytes.Contains(scanner.Bytes(), []byte(id)) || json.Unmarshal(scanner.Bytes(), &e) != nil {
 			continue
 		}
@@ -77,28 +181,46 @@ func linesOf(id, path string) ([][]byte, error) {
 	return found, scanner.Err()
 }
 
-// askDaemon asks the control listener, "unix:/path".
-func askDaemon(id, control string) ([][]byte, error) {
-	path, ok := strings.CutPrefix(control, "unix:")
-	if !ok {
-		return nil, errors.New("--control takes unix:/path of the daemon's control socket")
-	}
+// askDaemon asks the control listener: a socket, or TCP with its token.
+func (s eventSource) askDaemon(id string) ([][]byte, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, "unix", path)
-	}}}
+	network, address := "tcp", s.control
+	if path, ok := strings.CutPrefix(s.control, "unix:"); ok {
+		network, address = "unix", path
+	}
+	client := &http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, network, address)
+		},
+	}}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://localhost/api/v1/decisions/"+id, nil)
 	if err != nil {
 		return nil, err
 	}
+	if s.tokenFile != "" {
+		token, err := os.ReadFile(s.tokenFile)
+		if err != nil {
+			return nil, err
+		}
+		req.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(token)))
+	}
 	resp, err := client.Do(req)
 	if err != nil {
-		return nil, errors.Unwrap(err)
+		var withURL *url.Error
+		if errors.As(err, &withURL) {
+			err = withURL.Err
+		}
+		return nil, fmt.Errorf("asking the daemon at %s: %w", s.control, err)
 	}
 	defer resp.Body.Close()
-	if resp.StatusCode == http.StatusNotFound {
+	switch resp.StatusCode {
+	case http.StatusOK:
+	case http.StatusNotFound:
 		return nil, nil
+	default:
+		return nil, fmt.Errorf("asking the daemon at %s: %s", s.control, resp.Status)
 	}
 	var lines []json.RawMessage
 	if err := json.NewDecoder(io.LimitReader(resp.Body, maxEventLine)).Decode(&lines); err != nil {

@@ -4,11 +4,13 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"os"
-	"runtime/debug"
+	"runtime"
 
 	"github.com/spf13/cobra"
 )
@@ -40,6 +42,9 @@ func (e *exitError) Error() string {
 func (e *exitError) Unwrap() error { return e.err }
 
 func main() {
+	// net/http writes what a peer sent to the standard logger; a peer could fill
+	// our messages with it, and whatever matters is in a record of ours.
+	log.SetOutput(io.Discard)
 	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
 }
 
@@ -49,13 +54,13 @@ func run(args []string, stdout, stderr io.Writer) int {
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	err := root.Execute()
+	cmd, err := root.ExecuteC()
 	if err == nil {
 		return 0
 	}
 	var exit *exitError
-	if !errors.As(err, &exit) {
-		exit = &exitError{exitUsage, err} // cobra's own: unknown command, flag or argument
+	if !errors.As(err, &exit) { // cobra's own: unknown command, flag or argument
+		exit = &exitError{exitUsage, fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())}
 	}
 	if exit.err != nil {
 		fmt.Fprintf(stderr, "sallyport: %v\n", exit.err)
@@ -75,22 +80,61 @@ alerts people when a job tries anything else.`,
 		SilenceErrors: true,
 	}
 	root.AddCommand(newRun(), newCheck(), newExplain(), newPresets(), newEnv(), newWaitReady(), newHealthcheck(), newVersion())
+	addExamples(root)
 	return root
 }
 
+// addExamples completes the commands that cobra brings: every --help has one.
+func addExamples(root *cobra.Command) {
+	root.InitDefaultHelpCmd()
+	root.InitDefaultCompletionCmd("completion")
+	for _, cmd := range root.Commands() {
+		switch cmd.Name() {
+		case "help":
+			cmd.Example = "  sallyport help explain"
+		case "completion":
+			cmd.Example = "  source <(sallyport completion bash)"
+			for _, shell := range cmd.Commands() {
+				shell.Example = "  sallyport completion " + shell.Name()
+			}
+		}
+	}
+}
+
+// newVersion says what runs.
 func newVersion() *cobra.Command {
-	return &cobra.Command{
+	var format string
+	cmd := &cobra.Command{
 		Use:     "version",
 		Short:   "Print the version",
-		Example: "  sallyport version",
+		Example: "  sallyport version\n  sallyport version --format json",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			goVersion := "unknown"
-			if info, ok := debug.ReadBuildInfo(); ok {
-				goVersion = info.GoVersion
+			out := cmd.OutOrStdout()
+			switch format {
+			case "text":
+				_, err := fmt.Fprintf(out, "sallyport %s (%s)\n", version, runtime.Version())
+				return err
+			case "json":
+				return printJSON(out, map[string]string{"version": version, "go": runtime.Version()})
+			default:
+				return unknownFormat(format)
 			}
-			_, err := fmt.Fprintf(cmd.OutOrStdout(), "sallyport %s (%s)\n", version, goVersion)
-			return err
 		},
 	}
+	cmd.Flags().StringVar(&format, "format", "text", "text or json")
+	return cmd
+}
+
+// unknownFormat is the error of a --format that is neither text nor json.
+func unknownFormat(format string) error {
+	return &exitError{exitUsage, fmt.Errorf("--format %s: formats are text and json", format)}
+}
+
+// printJSON writes a value for a program, readable for people.
+func printJSON(w io.Writer, value any) error {
+	encoder := json.NewEncoder(w)
+	encoder.SetEscapeHTML(false)
+	encoder.SetIndent("", "  ")
+	return encoder.Encode(value)
 }

@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"sync"
 	"time"
+
+	"sallyport/dnsfilter"
 )
 
 // ownAddrs knows which destinations are our own listeners: a port we listen
@@ -59,4 +61,28 @@ func (o *ownAddrs) read() {
 	if err == nil {
 		o.local, o.readAt = local, time.Now()
 	}
+}
+
+// takenBy reports whether one of our own listeners, not bound yet, is to take
+// what is sent to addr: at that very address, or at a wildcard if addr is one of
+// this machine's. Loopback as a whole is not: Docker's resolver, 127.0.0.11,
+// answers beside a wildcard listener.
+func takenBy(listeners []dnsfilter.Listener, addr netip.AddrPort) bool {
+	own := &ownAddrs{}
+	ip := addr.Addr().Unmap().WithZone("")
+	for _, l := range listeners {
+		at, err := netip.ParseAddrPort(l.Addr)
+		if err != nil || at.Port() != addr.Port() {
+			continue
+		}
+		if at.Addr().Unmap() == ip {
+			return true
+		}
+		if at.Addr().IsUnspecified() {
+			if own.read(); own.local[ip] {
+				return true
+			}
+		}
+	}
+	return false
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"net/netip"
 	"os"
 
 	"sallyport/alerting"
@@ -25,10 +26,11 @@ func (d *daemon) dnsConfig() (dnsfilter.Config, error) {
 	if err != nil {
 		return dnsfilter.Config{}, err
 	}
+	listeners := dnsListeners(&d.settings, d.policy.Load())
 	return dnsfilter.Config{
-		Listeners: dnsListeners(&d.settings, d.policy.Load()),
+		Listeners: listeners,
 		Policy:    d.policy.Load, Gate: d.gate, Observe: d.alerts.ObserveQuery,
-		Upstreams: s.Upstreams, Own: d.own.contains,
+		Upstreams: s.Upstreams, Own: func(addr netip.AddrPort) bool { return takenBy(listeners, addr) },
 		Search: search, Blocked: s.BlockedReply, BookGrace: s.BookGrace, MaxTTL: s.MaxTTL, Stale: s.Stale,
 		CacheEntries: s.CacheEntries, BookEntries: d.settings.Limits.BookEntries, PerClient: d.settings.Limits.DNSPerClient,
 		Log: d.log, Metrics: d.registry,

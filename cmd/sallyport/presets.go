@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -11,19 +12,25 @@ import (
 
 // newPresets shows the built-in lists.
 func newPresets() *cobra.Command {
-	return &cobra.Command{
+	var format string
+	cmd := &cobra.Command{
 		Use:     "presets [NAME]",
 		Short:   "List the built-in allowlists, or print one",
-		Example: "  sallyport presets\n  sallyport presets github-actions",
+		Example: "  sallyport presets\n  sallyport presets github-actions\n  sallyport presets --format json",
 		Args:    cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 0 {
+			switch {
+			case format != "text" && format != "json":
+				return unknownFormat(format)
+			case format == "json":
+				return printPresetsJSON(cmd.OutOrStdout(), args)
+			case len(args) == 0:
 				_, err := fmt.Fprintln(cmd.OutOrStdout(), strings.Join(presets.Names(), "\n"))
 				return err
 			}
 			text, ok := presets.Get(args[0])
 			if !ok {
-				return &exitError{exitUsage, fmt.Errorf("no preset %q; \"sallyport presets\" lists them", args[0])}
+				return noPreset(args[0])
 			}
 			_, err := cmd.OutOrStdout().Write(text)
 			return err
@@ -32,4 +39,22 @@ func newPresets() *cobra.Command {
 			return presets.Names(), cobra.ShellCompDirectiveNoFileComp
 		},
 	}
+	cmd.Flags().StringVar(&format, "format", "text", "text or json: the names, or the text of the one that is named")
+	return cmd
+}
+
+func noPreset(name string) error {
+	return &exitError{exitUsage, fmt.Errorf("no preset %q; \"sallyport presets\" lists them", name)}
+}
+
+// printPresetsJSON writes the names of all presets, or name and text of one.
+func printPresetsJSON(w io.Writer, args []string) error {
+	if len(args) == 0 {
+		return printJSON(w, presets.Names())
+	}
+	text, ok := presets.Get(args[0])
+	if !ok {
+		return noPreset(args[0])
+	}
+	return printJSON(w, map[string]string{"name": args[0], "text": string(text)})
 }

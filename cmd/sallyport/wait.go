@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -32,8 +34,10 @@ func newWaitReady() *cobra.Command {
 	return cmd
 }
 
-// waitReady asks /readyz every 50 ms until it says yes or ctx ends.
+// waitReady asks /readyz every 50 ms until it says yes or ctx ends; then the
+// error has the daemon's last answer.
 func waitReady(ctx context.Context, admin string) error {
+	var last error
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for {
@@ -41,9 +45,12 @@ func waitReady(ctx context.Context, admin string) error {
 		if err == nil {
 			return nil
 		}
+		if last == nil || ctx.Err() == nil {
+			last = err
+		}
 		select {
 		case <-ctx.Done():
-			return &exitError{exitFailed, fmt.Errorf("waiting for %s to be ready: %w; is the daemon running, and is this its listen.admin?", admin, err)}
+			return &exitError{exitFailed, fmt.Errorf("waiting for %s to be ready: %w; is the daemon running, and is this its listen.admin?", admin, last)}
 		case <-tick.C:
 		}
 	}
@@ -61,7 +68,7 @@ func newHealthcheck() *cobra.Command {
 			ctx, cancel := context.WithTimeout(cmd.Context(), 3*time.Second)
 			defer cancel()
 			if err := probe(ctx, admin, "/healthz"); err != nil {
-				return &exitError{exitFailed, fmt.Errorf("asking %s: %w", admin, err)}
+				return &exitError{exitFailed, fmt.Errorf("asking %s: %w; is the daemon running, and is this its listen.admin?", admin, err)}
 			}
 			return nil
 		},
@@ -80,12 +87,16 @@ func probe(ctx context.Context, admin, path string) error {
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	resp, err := client.Do(req)
 	if err != nil {
-		return errors.Unwrap(err) // without the URL, which is in the caller's sentence
+		var withURL *url.Error // the address is in the caller's sentence
+		if errors.As(err, &withURL) {
+			return withURL.Err
+		}
+		return err
 	}
 	defer resp.Body.Close()
-	body, _ := io.ReadAll(io.LimitReader(resp.Body, 200))
 	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s: %s", resp.Status, body)
+		body, _ := io.ReadAll(io.LimitReader(resp.Body, 200))
+		return fmt.Errorf("%s: %s", resp.Status, printable(strings.TrimSpace(string(body))))
 	}
 	return nil
 }
