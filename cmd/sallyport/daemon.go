@@ -180,7 +180,7 @@ func (d *daemon) reload(path string) {
 	if err != nil {
 		d.metrics.reloads.WithLabelValues("failed").Inc()
 		d.log.Error().Msg("the new configuration is not valid; the last good policy goes on serving")
-		d.alerts.System("reload-failed", map[string]any{"error": reloadError(err)})
+		d.alerts.System(alerting.SystemReloadFailed, map[string]any{"error": reloadError(err)})
 		return
 	}
 	for _, key := range d.file.NeedsRestart(file) {
@@ -190,7 +190,7 @@ func (d *daemon) reload(path string) {
 	d.metrics.policyLoaded(file.Policy)
 	d.metrics.reloads.WithLabelValues("applied").Inc()
 	d.policyChanged()
-	d.alerts.System("reloaded", map[string]any{"policy": file.Policy.Generation(), "pools": len(file.Policy.Pools())})
+	d.alerts.System(alerting.SystemReloaded, map[string]any{"policy": file.Policy.Generation(), "pools": len(file.Policy.Pools())})
 }
 
 // policyChanged makes the parts close what the policy no longer allows.

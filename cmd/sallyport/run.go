@@ -12,6 +12,8 @@ import (
 
 	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
+
+	"sallyport/alerting"
 )
 
 // newRun serves until SIGTERM or SIGINT.
@@ -94,49 +96,78 @@ Events follow on standard output, one JSON object a line. Your own policy: sally
 }
 
 // serve runs every part until ctx ends, then drains: new work is refused,
-// running work gets drain_timeout, and the event log is flushed last. It
-// returns the first error of any part.
+// running work gets drain_timeout, the resolver goes when the proxy needs it no
+// more, and the event log is flushed last. It returns the first error of any part.
 func (d *daemon) serve(ctx context.Context, hangup <-chan os.Signal) error {
-	work, stopWork := context.WithCancelCause(context.Background())
-	alerting, stopAlerting := context.WithCancel(context.Background())
-	defer stopWork(nil)
-	defer stopAlerting()
-
-	alertsDone := make(chan error, 1)
-	go func() { alertsDone <- d.alerts.Run(alerting) }()
-
-	parts := []func(context.Context) error{
-		d.proxy.Serve, d.dns.Serve, d.expireRules,
+	alerts := start(d.alerts.Run)
+	defer alerts.stop()
+	back := []func(context.Context) error{
+		d.dns.Serve, d.expireRules,
 		func(ctx context.Context) error { return d.watchConfig(ctx, d.options.config, hangup) },
 	}
 	for i := range d.http {
-		parts = append(parts, d.http[i].serve)
+		back = append(back, d.http[i].serve)
 	}
-	ended := make(chan error, len(parts))
-	for _, part := range parts {
-		go func() { ended <- part(work) }()
-	}
+	behind := start(back...)
+	defer behind.stop()
+	front := start(d.proxy.Serve)
+	defer front.stop()
 	d.state.Store(stateReady)
-	d.alerts.System("started", d.startDetails())
+	d.alerts.System(alerting.SystemStarted, d.startDetails())
 
 	var failed error
-	running := len(parts)
 	select {
 	case <-ctx.Done():
-	case failed = <-ended:
-		running--
-	case err := <-alertsDone:
-		failed = errors.Join(errors.New("the event log stopped"), err)
-		alertsDone <- nil
+	case <-front.ended:
+		failed = errors.New("the proxy stopped")
+	case <-behind.ended:
+		failed = errors.New("a listener stopped")
+	case <-alerts.ended:
+		failed = errors.New("the event log stopped")
 	}
 	d.state.Store(stateStopping)
-	d.alerts.System("stopping", map[string]any{"drain_timeout": d.settings.Limits.DrainTimeout.String()})
-	stopWork(nil)
-	for range running {
-		failed = errors.Join(failed, <-ended)
+	d.alerts.System(alerting.SystemStopping, map[string]any{"drain_timeout": d.settings.Limits.DrainTimeout.String()})
+	for _, g := range []*group{front, behind, alerts} {
+		if err := g.stop(); err != nil {
+			failed = errors.Join(failed, err)
+		}
 	}
-	stopAlerting()
-	return errors.Join(failed, <-alertsDone)
+	return failed
+}
+
+// A group is some parts that run and stop together.
+type group struct {
+	cancel context.CancelFunc
+	ended  chan struct{} // closed when the first of them has ended
+	done   chan struct{} // closed when all have
+	err    error         // of all; read it after done
+}
+
+// start runs parts until the group is stopped.
+func start(parts ...func(context.Context) error) *group {
+	ctx, cancel := context.WithCancel(context.Background())
+	g := &group{cancel: cancel, ended: make(chan struct{}), done: make(chan struct{})}
+	results := make(chan error, len(parts))
+	for _, part := range parts {
+		go func() { results <- part(ctx) }()
+	}
+	go func() {
+		defer close(g.done)
+		for i := range parts {
+			g.err = errors.Join(g.err, <-results)
+			if i == 0 {
+				close(g.ended)
+			}
+		}
+	}()
+	return g
+}
+
+// stop ends the parts, waits for them, and gives their errors.
+func (g *group) stop() error {
+	g.cancel()
+	<-g.done
+	return g.err
 }
 
 // expireRules tells the parts when a rule has reached its end, so that what it
