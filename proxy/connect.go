@@ -87,18 +87,24 @@ func (s *session) tunnel(t *trip, upstream *net.TCPConn) {
 	r.onReceived = func(n int) { received.Add(float64(n)) }
 	r.onProgress = t.progress
 	first := &firstBytes{t: t, conn: s.conn, in: s.in, address: t.rec.Addr}
+	s.in = nil // a tunnel may live long; its buffer goes with the first bytes
 	var err error
 	switch {
 	case t.peeks:
 		if r.early, err = first.needTLS(s.ctx); err != nil {
 			break
 		}
+		first.release()
 		err = r.run(s.ctx, nil)
 	case t.target.Addr.IsValid():
-		err = r.run(s.ctx, func() ([]byte, error) { return first.listen(s.ctx) })
+		err = r.run(s.ctx, func() ([]byte, error) {
+			defer first.release()
+			return first.listen(s.ctx)
+		})
 	default:
 		first.open()
 		r.early = first.rest()
+		first.release()
 		err = r.run(s.ctx, nil)
 	}
 	first.open()

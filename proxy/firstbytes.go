@@ -17,7 +17,7 @@ import (
 const (
 	// openWait is how long the open record waits for the server name it would
 	// like to hold.
-	openWait = 50 * time.Millisecond
+	openWait = 100 * time.Millisecond
 	// listenWait is how long bytes are listened to where nothing is required.
 	listenWait = time.Second
 )
@@ -48,6 +48,9 @@ func (f *firstBytes) rest() []byte {
 	_, _ = f.in.Discard(len(have))
 	return have
 }
+
+// release lets the session's read buffer go. Nothing is read through it after.
+func (f *firstBytes) release() { f.in = nil }
 
 // needTLS reads the ClientHello that must come within hello_timeout and judges
 // it. It gives the bytes to send on, or why there is to be no tunnel: a denial,
