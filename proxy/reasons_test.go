@@ -2,6 +2,7 @@ package proxy_test
 
 import (
 	"fmt"
+	"io"
 	"net/netip"
 	"regexp"
 	"strings"
@@ -206,6 +207,18 @@ func TestLongNamesKeepReasonAndID(t *testing.T) {
 	checkRefusal(t, w, r, 403, "not-in-allowlist")
 	if !strings.Contains(r.line, "example:443 not in pool build") {
 		t.Errorf("%q does not say whose name it is", r.line)
+	}
+}
+
+// TestRefusalSurvivesEarlyBytes sends more than the refusal waits for, and
+// expects the answer and then a clean end, which a reset could overtake.
+func TestRefusalSurvivesEarlyBytes(t *testing.T) {
+	w := newWorld(t, pool())
+	c := w.dial()
+	r := c.send("CONNECT", "CONNECT evil.example:443 HTTP/1.1\r\nHost: x\r\n\r\n"+strings.Repeat("early", 20000))
+	checkRefusal(t, w, r, 403, "not-in-allowlist")
+	if _, err := c.Read(make([]byte, 1)); err != io.EOF {
+		t.Errorf("after the answer: %v, want the end of the stream", err)
 	}
 }
 

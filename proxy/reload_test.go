@@ -82,3 +82,19 @@ func TestDrainWaitsThenCloses(t *testing.T) {
 	}
 	w.checkRecords()
 }
+
+// TestPolicyThatChangesWhileResolving swaps the policy between the verdict and
+// the 2xx.
+func TestPolicyThatChangesWhileResolving(t *testing.T) {
+	tg := newTarget(t, nil)
+	w := newWorld(t, pool(rule("good.example:"+tg.port), rule("web.example:80")))
+	lookup := w.resolver.lookup
+	w.resolver.lookup = func(h allowlists.Host) (allowlists.Answer, error) {
+		w.set(pool())
+		w.server.PolicyChanged()
+		return lookup(h)
+	}
+	checkRefusal(t, w, w.dial().connect("good.example:"+tg.port), 403, "not-in-allowlist")
+	w.set(pool(rule("web.example:80")))
+	checkRefusal(t, w, w.dial().connect("web.example:80"), 403, "not-in-allowlist")
+}
