@@ -239,7 +239,10 @@ func (d *daemon) checkEvents() {
 		return
 	}
 	defer f.Close()
-	eventtest.ValidateLines(d.t, f)
+	for _, e := range eventtest.ValidateLines(d.t, f) {
+		seenReasons.Store(e.Reason.String(), true)
+		seenReasons.Store(e.Would.String(), true)
+	}
 }
 
 // eventually tries until done says yes, for as long as patience lasts.

@@ -3,11 +3,15 @@
 package test
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync"
 	"testing"
+
+	"sallyport/allowlists"
 )
 
 // binary is the daemon under test, built once with the race detector.
@@ -33,7 +37,37 @@ func runMain(m *testing.M) int {
 		fmt.Fprintf(os.Stderr, "building the daemon: %v\n%s", err, out)
 		return 1
 	}
-	return m.Run()
+	code := m.Run()
+	if missing := unseenReasons(); code == 0 && len(missing) > 0 {
+		fmt.Fprintf(os.Stderr, "no test made the daemon say %v\n", missing)
+		return 1
+	}
+	return code
+}
+
+// seenReasons are the reasons in the event logs of every daemon so far.
+var seenReasons sync.Map
+
+// elsewhere are the reasons that these tests cannot produce: those of features
+// to come, and those that take a fault inside the daemon or a start slower than
+// any, which the packages' own tests produce.
+var elsewhere = map[allowlists.Reason]bool{
+	allowlists.AddressMismatch: true, allowlists.ProtocolBlocked: true, allowlists.UploadLimit: true,
+	allowlists.InternalError: true, allowlists.NotReady: true,
+}
+
+// unseenReasons lists the reasons that a whole run, as root, should have seen.
+func unseenReasons() []string {
+	if os.Geteuid() != 0 || flag.Lookup("test.run").Value.String() != "" {
+		return nil
+	}
+	var missing []string
+	for _, r := range allowlists.Reasons() {
+		if _, seen := seenReasons.Load(r.String()); !seen && !elsewhere[r] {
+			missing = append(missing, r.String())
+		}
+	}
+	return missing
 }
 
 // need skips the test where the machine lacks something, aloud, and fails it

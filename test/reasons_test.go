@@ -1,6 +1,8 @@
 package test
 
 import (
+	"crypto/ecdh"
+	"crypto/rand"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -259,11 +261,60 @@ func TestDNSAnswers(t *testing.T) {
 	if r := exchange(t, "tcp", w.dns, new(dns.Msg).SetQuestion("tls.example.", dns.TypeA)); len(r.Answer) != 1 {
 		t.Errorf("over TCP: %v", r)
 	}
+	garbage, err := net.Dial("udp", w.dns)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer garbage.Close()
+	fmt.Fprint(garbage, "\x12\x34\x01\x00\x00\x02\x00\x00\x00\x00\x00\x00\x03www")
+	for _, reason := range []string{"dns-malformed", "dns-type-blocked", "special-address", "not-in-allowlist"} {
+		w.wait("a dns line with "+reason, func(e event) bool { return e.text("kind") == "dns" && e.text("reason") == reason })
+	}
 	for _, question := range w.upstream.questions() {
 		if strings.HasPrefix(question, "evil.") {
 			t.Errorf("a refused name went upstream: %s", question)
 		}
 	}
+}
+
+// TestEncryptedHello: a pool with ech: deny refuses a ClientHello with an
+// encrypted part, the default passes it by its outer name; the inner name is
+// never seen.
+func TestEncryptedHello(t *testing.T) {
+	for mode, want := range map[string]string{"deny": "ech-not-allowed", "outer": "allowed"} {
+		w := newReasonWorld(t, strings.Replace(reasonPools, "build:", "build:\n    ech: "+mode, 1), "")
+		conn := connect(t, w.proxy, "tls.example:"+w.tls.port).conn
+		client := tls.Client(conn, &tls.Config{
+			ServerName: "inner.example", MinVersion: tls.VersionTLS13, EncryptedClientHelloConfigList: echConfigList(t, "tls.example"),
+			RootCAs: w.ca.pool, EncryptedClientHelloRejectionVerify: func(tls.ConnectionState) error { return nil },
+		})
+		err := client.Handshake() // the origin has no ECH key, so it is refused or rejected by name
+		var rejected *tls.ECHRejectionError
+		if passed := errors.As(err, &rejected); passed != (want == "allowed") {
+			t.Errorf("ech: %s: the handshake ended with %v", mode, err)
+		}
+		conn.Close()
+		e := w.wait("the close", func(e event) bool { return e.text("phase") == "close" })
+		if e.text("reason") != want || e.text("sni") != "tls.example" || e["ech"] != true {
+			t.Errorf("ech: %s: %v", mode, e)
+		}
+	}
+}
+
+// echConfigList makes an ECHConfigList for a public name (RFC 9849 section 4).
+func echConfigList(t *testing.T, publicName string) []byte {
+	t.Helper()
+	key, err := ecdh.X25519().GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sized := func(p []byte) []byte { return append([]byte{byte(len(p) >> 8), byte(len(p))}, p...) }
+	contents := []byte{7, 0x00, 0x20}                              // config_id; DHKEM(X25519, HKDF-SHA256)
+	contents = append(contents, sized(key.PublicKey().Bytes())...) // public_key
+	contents = append(contents, sized([]byte{0, 1, 0, 1})...)      // HKDF-SHA256 with AES-128-GCM
+	contents = append(contents, 32, byte(len(publicName)))         // maximum_name_length
+	contents = append(append(contents, publicName...), 0, 0)       // no extensions
+	return sized(append([]byte{0xfe, 0x0d}, sized(contents)...))
 }
 
 // TestNoPoolGetsNothing asks from an address that no pool admits.

@@ -185,6 +185,10 @@ func TestDrain(t *testing.T) {
 	if err := roundTrip(r, "finishing"); err != nil {
 		t.Errorf("the tunnel was cut while draining: %v", err)
 	}
+	if r := ask(t, d.dns, "echo.example", dns.TypeA); r.Rcode != dns.RcodeRefused {
+		t.Errorf("a new question is answered while draining: %v", r)
+	}
+	d.wait("its line", func(e event) bool { return e.text("kind") == "dns" && e.text("reason") == "shutting-down" })
 	r.conn.Close()
 	select {
 	case <-d.exited:
