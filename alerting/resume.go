@@ -105,7 +105,7 @@ func (a *Alerting) replay(from Position, to int64, stop <-chan struct{}) (count 
 	}
 	for {
 		line, size, err := nextLine(lines)
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return count, nil
 		} else if err != nil {
 			return count, fmt.Errorf("reading the event log: %w", err)
@@ -146,7 +146,7 @@ func linesFrom(file *os.File, from, to int64) (*bufio.Reader, int64, error) {
 		return lines, from, nil
 	}
 	_, size, err := nextLine(lines)
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		err = nil
 	}
 	return lines, from + size, err
@@ -161,16 +161,16 @@ func nextLine(lines *bufio.Reader) (line []byte, size int64, err error) {
 	if err == io.EOF && size > 0 {
 		return line, size, nil
 	}
-	if err != bufio.ErrBufferFull {
+	if !errors.Is(err, bufio.ErrBufferFull) {
 		return line, size, err
 	}
 	line = bytes.Clone(line[:64])
-	for err == bufio.ErrBufferFull {
+	for errors.Is(err, bufio.ErrBufferFull) {
 		var rest []byte
 		rest, err = lines.ReadSlice('\n')
 		size += int64(len(rest))
 	}
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		err = nil
 	}
 	return line, size, err

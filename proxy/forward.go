@@ -142,7 +142,6 @@ func (f *forwarder) await() bool {
 var (
 	errOriginForm = errors.New("a proxy wants an absolute URI")
 	errNested     = errors.New("CONNECT inside a tunnel")
-	errOtherHost  = errors.New("the request inside the tunnel names another host")
 )
 
 // destination says where a request wants to go.

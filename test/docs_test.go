@@ -42,7 +42,7 @@ func fill(t *testing.T, block string, run func(command string) string) string {
 var (
 	idInStatus = regexp.MustCompile(`, [a-z2-9]{12}\)`)
 	idInHeader = regexp.MustCompile(`Sallyport-Id: [a-z2-9]{12}`)
-	idInBody   = regexp.MustCompile(`\bid [a-z2-9]{12}\b`)
+	idInBody   = regexp.MustCompile(`\(decision [a-z2-9]{12}\)`)
 )
 
 const documentID = "k3v9x2m4p7qa"
@@ -50,7 +50,7 @@ const documentID = "k3v9x2m4p7qa"
 func mask(output string) string {
 	output = strings.ReplaceAll(output, "\r\n", "\n")
 	output = idInStatus.ReplaceAllString(output, ", "+documentID+")")
-	output = idInBody.ReplaceAllString(output, "id "+documentID)
+	output = idInBody.ReplaceAllString(output, "(decision "+documentID+")")
 	return idInHeader.ReplaceAllString(output, "Sallyport-Id: "+documentID)
 }
 

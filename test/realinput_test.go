@@ -23,7 +23,6 @@ type jobSpace struct {
 	name    string
 	gateway string
 	client  string
-	etc     string // becomes /etc/resolv.conf's directory inside
 }
 
 // newJobSpace makes a namespace whose only way out is what listens at gateway.

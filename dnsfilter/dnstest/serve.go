@@ -3,7 +3,7 @@ package dnstest
 import (
 	"encoding/binary"
 	"io"
-	"log"
+	"log" //nolint:depguard // to silence it
 	"net"
 	"net/http"
 	"net/netip"
