@@ -291,6 +291,8 @@ func TestUnderCIDRNothingIsRequired(t *testing.T) {
 			t.Errorf("%s: came back %q", says, got)
 		}
 	}
+	own := w.addr[strings.LastIndexByte(w.addr, ':')+1:]
+	checkRefusal(t, w, w.dial().connect("127.0.0.1:"+own), 403, "special-address") // no rule opens that
 	w.wait("denied-by-rule", func(r proxy.ConnRecord) bool {
 		return r.Phase == proxy.PhaseClose && r.Decision.Reason == allowlists.DeniedByRule
 	})

@@ -117,6 +117,11 @@ func FuzzPeek(f *testing.F) {
 		f.Add(append(hello, "and more"...), []byte{255, 255})
 		f.Add(hello[:len(hello)/2], []byte{17})
 	}
+	endless := []byte{22, 3, 1, 0, 4, 1, 0, 0xea, 0x60} // 60,000 bytes to come
+	for range maxPeek / 6 {
+		endless = append(endless, 22, 3, 1, 0, 1, 0)
+	}
+	f.Add(append(endless, endless...), []byte{})
 	f.Add([]byte("GET / HTTP/1.1\r\n\r\n"), []byte{1})
 	f.Add([]byte{21, 3, 1, 0, 2, 2, 40}, []byte{})
 	f.Add(bytes.Repeat([]byte{22, 3, 1, 0, 0}, 100), []byte{2})
