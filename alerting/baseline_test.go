@@ -107,10 +107,11 @@ func TestEntriesCanBeRemoved(t *testing.T) {
 }
 
 func TestTheBaselineStaysBounded(t *testing.T) {
+	t.Parallel()
 	c := newCorrelator(t, learning(7*day, 50))
 	c.Take(reached("kept.example"))
 	c.Take(reached("kept.example", after(day)))
-	for i := range alerting.BaselineEntries * 3 / 2 {
+	for i := range alerting.BaselineEntries * 11 / 10 {
 		c.Take(reached(fmt.Sprintf("h%d.example", i), after(day)))
 	}
 	entries := c.Entries("build")

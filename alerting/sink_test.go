@@ -130,6 +130,7 @@ func newOf(posts []posted) (sum int) {
 }
 
 func TestTenThousandRefusalsAreTwoMessagesAMinute(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		r := runCorrelator(t, alerting.CorrelatorSetup{Alerts: toWebhook()}, nil)
 		defer r.stop()
@@ -230,6 +231,7 @@ func TestWhatMayHaveArrivedComesAgainUnderItsID(t *testing.T) {
 }
 
 func TestAPermanentRefusalStopsTheSinkAndIsToldElsewhere(t *testing.T) {
+	t.Parallel()
 	for _, status := range []int{400, 403, 404, 410} {
 		t.Run(fmt.Sprint(status), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -326,6 +328,7 @@ func TestAtMostOneMessageASecond(t *testing.T) {
 }
 
 func TestANoisyPoolDoesNotDelayACriticalAlert(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		r := runCorrelator(t, alerting.CorrelatorSetup{Alerts: toWebhook()}, nil)
 		defer r.stop()
@@ -414,6 +417,12 @@ func TestRoutesAndSeverities(t *testing.T) {
 type safeBuffer struct {
 	mu sync.Mutex
 	bytes.Buffer
+}
+
+func (b *safeBuffer) text() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.String()
 }
 
 func (b *safeBuffer) Write(p []byte) (int, error) {

@@ -19,6 +19,7 @@ import (
 )
 
 func TestTheStoreIsForItsOwnerAlone(t *testing.T) {
+	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "state")
 	store, err := alerting.OpenStore(dir)
 	if err != nil {
@@ -105,6 +106,7 @@ func (m *mortal) kill() {
 // refusal and the end of its delivery, and starts another on what is left: the
 // log, and the store.
 func TestKillLosesNoAlert(t *testing.T) {
+	t.Parallel()
 	for trial := range 50 {
 		t.Run(fmt.Sprint(trial), func(t *testing.T) {
 			dir := t.TempDir()

@@ -72,6 +72,7 @@ func TestTheFirstMessageComesWithinTwoSeconds(t *testing.T) {
 }
 
 func TestRealRefusalsRetriesAndRedirects(t *testing.T) {
+	t.Parallel()
 	elsewhere := newServer(t, nil)
 	for _, c := range []struct {
 		when   string
@@ -99,11 +100,9 @@ func TestRealRefusalsRetriesAndRedirects(t *testing.T) {
 			cor := runReal(t, allowlists.Alerts{Slack: allowlists.Slack{WebhookURL: s.URL + "/services/canary"}}, &out)
 			cor.Take(now(connect("203.0.113.9", 443)))
 			eventually(t, c.when, func() bool {
-				out.mu.Lock()
-				defer out.mu.Unlock()
-				return s.count() >= c.least && strings.Contains(out.String(), c.log)
+				return s.count() >= c.least && strings.Contains(out.text(), c.log)
 			})
-			if out := out.String(); strings.Contains(out, "canary") || strings.Contains(out, s.URL) {
+			if out := out.text(); strings.Contains(out, "canary") || strings.Contains(out, s.URL) {
 				t.Errorf("the log holds the URL: %s", out)
 			}
 		})
@@ -114,6 +113,7 @@ func TestRealRefusalsRetriesAndRedirects(t *testing.T) {
 }
 
 func TestAServerThatHangsHoldsUpNobodyElse(t *testing.T) {
+	t.Parallel()
 	release := make(chan struct{})
 	slack := newServer(t, func(_ int, _ http.ResponseWriter, r *http.Request) {
 		select {
