@@ -4,6 +4,10 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"maps"
 	"net/http"
 	"os"
 	"os/exec"
@@ -186,7 +190,7 @@ func TestDocsLinks(t *testing.T) {
 }
 
 // metricRow is a row of the table in docs/metrics.md.
-var metricRow = regexp.MustCompile("(?m)^\\| `(sallyport_[a-z_]+)` \\| ([a-z]+) \\| ([^|]*) \\| [^|]+ \\|$")
+var metricRow = regexp.MustCompile("(?m)^\\| `(sallyport_[a-z_]+)` \\| ([a-z]+) \\|([^|]*)\\| [^|]+ \\|$")
 
 // A metric is its type and the names of its labels, sorted.
 type metric struct {
@@ -310,4 +314,101 @@ func parseMetrics(page string) map[string]metric {
 		all[m[1]] = got
 	}
 	return all
+}
+
+// step is one "`file.go` `function`" of docs/walkthrough.md.
+var step = regexp.MustCompile("`([a-z]+(?:/[a-z]+)*\\.go)`\\s+`([A-Za-z]+(?:\\.[A-Za-z]+)?)`")
+
+// TestDocsWalkthrough reads the code that docs/walkthrough.md names: each file
+// declares the function or type, and each but the first is used by one that was
+// named before it, so that no step of the way is left out. Every package that a
+// connection passes has its part.
+func TestDocsWalkthrough(t *testing.T) {
+	text := readText(t, "../docs/walkthrough.md")
+	used := make(map[string]bool)
+	rooms := make(map[string]int)
+	steps := step.FindAllStringSubmatch(text, -1)
+	for i, m := range steps {
+		file, name := m[1], m[2]
+		body, ok := declared(t, filepath.Join("..", file), name)
+		if !ok {
+			t.Errorf("%s declares no %s", file, name)
+			continue
+		}
+		short := name[strings.LastIndexByte(name, '.')+1:]
+		if i > 0 && !used[short] {
+			t.Errorf("%s %s is not used by anything named before it", file, name)
+		}
+		maps.Copy(used, body)
+		room, _, _ := strings.Cut(file, "/")
+		rooms[room]++
+	}
+	for room, least := range map[string]int{"cmd": 8, "dnsfilter": 15, "allowlists": 6, "proxy": 20, "alerting": 15} {
+		if rooms[room] < least {
+			t.Errorf("%s has %d steps, want %d", room, rooms[room], least)
+		}
+	}
+	first, last := "cmd/sallyport/main.go main", "alerting/sinkqueue.go correlator.delivered"
+	if len(steps) == 0 || steps[0][1]+" "+steps[0][2] != first || steps[len(steps)-1][1]+" "+steps[len(steps)-1][2] != last {
+		t.Errorf("the way goes from %s to %s", first, last)
+	}
+	// A function in the text that the pattern does not see would go unchecked.
+	for _, m := range regexp.MustCompile("`[a-z/]+\\.go`").FindAllString(text, -1) {
+		if path := strings.Trim(m, "`"); path != "test/docs_test.go" && !strings.Contains(text, m+" `") && !strings.Contains(text, m+"\n") {
+			t.Errorf("%s is named without a function", path)
+		}
+	}
+}
+
+// declared finds a function, method ("Type.name") or type in a file, with the
+// identifiers that it uses.
+func declared(t *testing.T, path, name string) (uses map[string]bool, ok bool) {
+	t.Helper()
+	file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.SkipObjectResolution)
+	if err != nil {
+		t.Error(err)
+		return nil, false
+	}
+	uses = make(map[string]bool)
+	collect := func(n ast.Node) {
+		ast.Inspect(n, func(n ast.Node) bool {
+			if id, isIdent := n.(*ast.Ident); isIdent {
+				uses[id.Name] = true
+			}
+			return true
+		})
+	}
+	for _, decl := range file.Decls {
+		switch decl := decl.(type) {
+		case *ast.FuncDecl:
+			if methodName(decl) == name {
+				collect(decl.Type)
+				collect(decl.Body)
+				ok = true
+			}
+		case *ast.GenDecl:
+			for _, spec := range decl.Specs {
+				if s, isType := spec.(*ast.TypeSpec); isType && s.Name.Name == name {
+					collect(s.Type)
+					ok = true
+				}
+			}
+		}
+	}
+	return uses, ok
+}
+
+// methodName is a function's name, with its receiver's type before it.
+func methodName(f *ast.FuncDecl) string {
+	if f.Recv == nil {
+		return f.Name.Name
+	}
+	receiver := f.Recv.List[0].Type
+	if star, ok := receiver.(*ast.StarExpr); ok {
+		receiver = star.X
+	}
+	if id, ok := receiver.(*ast.Ident); ok {
+		return id.Name + "." + f.Name.Name
+	}
+	return f.Name.Name
 }
