@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -125,5 +126,33 @@ func TestAGroupThatBecomesCriticalIsToldAtOnce(t *testing.T) {
 		if len(posts) != 2 || posts[1].Alerts[0].Severity != "critical" || posts[1].Alerts[0].ID != posts[0].Alerts[0].ID {
 			t.Errorf("posts: %+v", posts)
 		}
+	})
+}
+
+func TestACriticalAlertOvertakesWhatWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := runCorrelator(t, alerting.CorrelatorSetup{Alerts: toSlack()}, nil)
+		defer r.stop()
+		for i := range 60 {
+			r.Take(now(connect(fmt.Sprintf("203.0.113.%d", i), 443)))
+		}
+		time.Sleep(500 * time.Millisecond)
+		r.Take(now(question("evil.example", quiet, inPool("deploy"))))
+		r.Take(now(connect("203.0.114.1", 443, inPool("deploy"))))
+		begun := time.Now()
+		time.Sleep(5 * time.Second)
+		at, bodies := r.got()
+		for i, body := range bodies {
+			if strings.Contains(body, alerting.AlertDeniedThenDirect) {
+				if late := at[i].Sub(begun); late > 2*time.Second {
+					t.Errorf("it came after %s", late)
+				}
+				if strings.Contains(body, alerting.AlertDirectIP) {
+					t.Error("it shares its message")
+				}
+				return
+			}
+		}
+		t.Error("it did not come")
 	})
 }
