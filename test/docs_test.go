@@ -203,10 +203,7 @@ type metric struct {
 func TestDocsMetrics(t *testing.T) {
 	documented := make(map[string]metric)
 	for _, m := range metricRow.FindAllStringSubmatch(readText(t, "../docs/metrics.md"), -1) {
-		labels := []string{}
-		for _, l := range strings.FieldsFunc(m[3], func(r rune) bool { return r == '`' || r == ',' || r == ' ' }) {
-			labels = append(labels, l)
-		}
+		labels := strings.FieldsFunc(m[3], func(r rune) bool { return r == '`' || r == ',' || r == ' ' })
 		slices.Sort(labels)
 		documented[m[1]] = metric{m[2], labels}
 	}

@@ -81,18 +81,19 @@ func orBackground(ctx context.Context) context.Context {
 
 // greet tells a person who started the embedded configuration what to do next.
 func (d *daemon) greet(w io.Writer) {
+	program := os.Args[0] // as it was called: make run has it in this directory only
 	proxy, dns := first(d.proxy.Addrs()), first(d.dns.Addrs())
 	fmt.Fprintf(w, `Sallyport %s serves loopback clients as pool "default" (presets github-actions and npm).
 
   allowed:  curl -x http://%s -sI https://github.com
   refused:  curl -x http://%s -sI https://example.com
   a name:   dig @%s -p %s github.com
-  why:      sallyport explain --pool default example.com
-  a job:    eval "$(sallyport env)"
+  why:      %s explain --pool default example.com
+  a job:    eval "$(%s env)"
 
-Events follow on standard output, one JSON object a line. Your own policy: sallyport run -c FILE
+Events follow on standard output, one JSON object a line. Your own policy: %s run -c FILE
 
-`, version, proxy, proxy, dns.Addr(), fmt.Sprint(dns.Port()))
+`, version, proxy, proxy, dns.Addr(), fmt.Sprint(dns.Port()), program, program, program)
 }
 
 // serve runs every part until ctx ends, then drains: new work is refused,
