@@ -87,8 +87,9 @@ func New(config Config) (*Alerting, error) {
 	return a, nil
 }
 
-// Open opens the event log, so that a path that cannot be written to is known
-// before anything is served. Run does it too; it happens once.
+// Open opens the event log and the state of alerts, so that a path that cannot
+// be written to, or a state that another daemon holds, is known before anything
+// is served. Run does it too; it happens once.
 func (a *Alerting) Open() error {
 	a.openOnce.Do(func() {
 		if a.openErr = a.log.sink.open(); a.openErr != nil {
@@ -96,6 +97,7 @@ func (a *Alerting) Open() error {
 			return
 		}
 		a.start = a.log.sink.now()
+		a.openErr = a.reader.open()
 	})
 	return a.openErr
 }

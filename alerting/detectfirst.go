@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"sallyport/allowlists"
+	"sallyport/proxy"
 )
 
 // firstSeen raises first-seen: a connection that was allowed and carried bytes,
@@ -45,5 +46,6 @@ func carried(e *Event) bool {
 	if e.Kind != KindConn || e.Refused() && e.Reason != allowlists.PolicyChanged || e.Reason.Failure() {
 		return false
 	}
-	return (e.Phase == PhaseProgress || e.Phase == PhaseClose) && e.Sent > 0
+	// A plain HTTP request is itself what the job sent; Sent counts its body.
+	return (e.Phase == PhaseProgress || e.Phase == PhaseClose) && (e.Sent > 0 || e.Via == proxy.ViaHTTP)
 }

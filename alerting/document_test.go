@@ -54,7 +54,9 @@ var systemEvents = map[string][2]string{
 	alerting.SystemLogDegraded:  {"the event log cannot be written, loses lines, or is well again", "`state` (`failing`, `dropping`, `recovered`), `cause`, `lost` (lines), `unwaited` (refusals sent before their line was written), `refusing`"},
 	alerting.SystemResumed:      {"alerting went on in the log where it had stopped", "`events` (taken), `skipped` (lines that are no events), `from` and `to` (offsets), `whole_file` (why all of it was read), `error`"},
 	alerting.SystemEventsMissed: {"events did not reach the correlator, whose queue was full, and no file had them", "`missed`, `error`"},
-	alerting.SystemAlertFolded:  {"alerts were folded into one, as there were too many", ""},
+	alerting.SystemAlertFolded:  {"alerts were folded into one, as there were too many", "`alert`, `pool`, `severity`, `groups`, `count`, `into` (id of the alert that took them over)"},
+	alerting.SystemSinkStopped:  {"a sink answered that its address or credentials are wrong; its alerts are kept", "`sink`, `cause`, `kept_hours`"},
+	alerting.SystemStateFailed:  {"the state of alerts cannot be written", "`error`"},
 }
 
 // documentExample is a line shown in docs/events.md.

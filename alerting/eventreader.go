@@ -4,6 +4,9 @@ import "context"
 
 // An eventReader takes the events off the log: the correlator.
 type eventReader interface {
+	// open opens what the reader keeps its state in. It is called once, before
+	// everything else.
+	open() error
 	// resume gives the place up to which events were taken before the last
 	// stop; false if nothing was kept.
 	resume() (Position, bool)

@@ -19,6 +19,8 @@ type FakeReader struct {
 	Take   func(*Event)
 }
 
+func (FakeReader) open() error { return nil }
+
 func (f FakeReader) resume() (Position, bool) {
 	if f.Resume == nil {
 		return Position{}, false

@@ -342,7 +342,8 @@ func TestAStalledPipeHoldsUpNobodyForLong(t *testing.T) {
 			lost = int64(e.Details["lost"].(float64))
 		}
 	}
-	if int(lost)+len(written) != total || lost == 0 || float64(lost) != g.drop() {
+	// The line of the alert about it all may be among the lost.
+	if sum := int(lost) + len(written); sum < total || sum > total+1 || lost == 0 || float64(lost) != g.drop() {
 		t.Errorf("%d written, %d said to be lost, %v counted; want %d together", len(written), lost, g.drop(), total)
 	}
 	go io.Copy(io.Discard, reader)
