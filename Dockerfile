@@ -5,7 +5,6 @@ ARG RUN_IMAGE=scratch
 FROM ${BUILD_IMAGE} AS build
 WORKDIR /src
 ARG GOPROXY
-ARG GOFLAGS
 COPY go.mod go.sum ./
 RUN go mod download
 COPY . .
