@@ -35,6 +35,8 @@ test: ## run every test with the race detector; as root, install what they need 
 
 lint: ## gofmt, golangci-lint, and known vulnerabilities where their database can be had
 	@unformatted=$$(gofmt -l .); [ -z "$$unformatted" ] || { echo "gofmt would change:"; echo "$$unformatted"; exit 1; }
+	@asleep=$$(grep -rl --include='*_test.go' 'time\.Sleep(' . | xargs -r grep -L '"testing/synctest"' || true); \
+		[ -z "$$asleep" ] || { echo "time.Sleep without testing/synctest; wait for an event with a deadline:"; echo "$$asleep"; exit 1; }
 	go tool $(TOOLS) golangci-lint run ./...
 	@.ci/vulnerabilities
 
