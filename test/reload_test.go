@@ -109,7 +109,11 @@ func TestInvalidReloadChangesNothing(t *testing.T) {
 			t.Errorf("%q changed the policy: %s", broken, again.status)
 		}
 	}
-	d.wait("the event", func(e event) bool { return e.text("event") == "reload-failed" })
+	d.wait("the event, which names the first mistake", func(e event) bool {
+		details, _ := e["details"].(map[string]any)
+		text, _ := details["error"].(string)
+		return e.text("event") == "reload-failed" && strings.Contains(text, "sallyport.yaml:3:11: mode cannot be")
+	})
 	d.wait("the alert", func(e event) bool { return e.text("alert") == "policy" })
 	if !strings.Contains(d.stderr.String(), "enforc") {
 		t.Errorf("our own messages do not show the mistake:\n%s", d.stderr)

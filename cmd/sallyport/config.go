@@ -13,7 +13,7 @@ import (
 
 // loadConfig reads and checks the configuration at path, "" for the embedded
 // one, and prints its errors to stderr; the error is then an exitError with
-// code 2 that has nothing to add. digest changes with the text.
+// code 2 that sums them up. digest changes with the text.
 func loadConfig(path string, stderr io.Writer) (file *allowlists.File, digest string, err error) {
 	sources, err := readSources(path)
 	if err != nil {
@@ -24,7 +24,7 @@ func loadConfig(path string, stderr io.Writer) (file *allowlists.File, digest st
 		if err := report.WriteErrors(stderr); err != nil {
 			return nil, digestOf(sources), &exitError{exitUsage, err}
 		}
-		return nil, digestOf(sources), &exitError{exitUsage, nil}
+		return nil, digestOf(sources), &exitError{exitUsage, printedError{report.Err()}}
 	}
 	return file, digestOf(sources), nil
 }

@@ -180,7 +180,7 @@ func (d *daemon) reload(path string) {
 	if err != nil {
 		d.metrics.reloads.WithLabelValues("failed").Inc()
 		d.log.Error().Msg("the new configuration is not valid; the last good policy goes on serving")
-		d.alerts.System(alerting.SystemReloadFailed, map[string]any{"error": reloadError(err)})
+		d.alerts.System(alerting.SystemReloadFailed, map[string]any{"error": err.Error()})
 		return
 	}
 	for _, key := range d.file.NeedsRestart(file) {
@@ -214,14 +214,6 @@ func first(addrs []netip.AddrPort) netip.AddrPort {
 		return netip.AddrPort{}
 	}
 	return addrs[0]
-}
-
-// reloadError is the first mistake of a configuration, in one line.
-func reloadError(err error) string {
-	if text := err.Error(); text != "" {
-		return text
-	}
-	return "the configuration has errors; our own messages list them"
 }
 
 func writeJSON(w http.ResponseWriter, value any) {

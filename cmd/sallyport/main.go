@@ -41,6 +41,9 @@ func (e *exitError) Error() string {
 
 func (e *exitError) Unwrap() error { return e.err }
 
+// A printedError was printed whole already, and only sums that up.
+type printedError struct{ error }
+
 func main() {
 	// net/http writes what a peer sent to the standard logger; a peer could fill
 	// our messages with it, and whatever matters is in a record of ours.
@@ -62,7 +65,8 @@ func run(args []string, stdout, stderr io.Writer) int {
 	if !errors.As(err, &exit) { // cobra's own: unknown command, flag or argument
 		exit = &exitError{exitUsage, fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())}
 	}
-	if exit.err != nil {
+	var printed printedError
+	if exit.err != nil && !errors.As(exit.err, &printed) {
 		fmt.Fprintf(stderr, "sallyport: %v\n", exit.err)
 	}
 	return exit.code
