@@ -214,21 +214,24 @@ func TestRatesAreBounded(t *testing.T) {
 	r := newRates(10, 100)
 	now := time.Now()
 	for i := range 1000 {
-		r.take(addrN(i), now)
+		r.take(rateKey{client: addrN(i)}, now)
 	}
 	if len(r.byClient) != 100 || r.heard.Len() != 100 {
 		t.Errorf("%d clients are remembered", len(r.byClient))
 	}
 	passed := 0
 	for range 100 {
-		if r.take(addrN(5000), now) {
+		if r.take(rateKey{client: addrN(5000)}, now) {
 			passed++
 		}
 	}
 	if passed != 10 {
 		t.Errorf("%d of 100 passed", passed)
 	}
-	if !r.take(addrN(5000), now.Add(100*time.Millisecond)) || r.take(addrN(5000), now.Add(100*time.Millisecond)) {
+	if !r.take(rateKey{pool: "other", client: addrN(5000)}, now) {
+		t.Error("a client that is in two pools uses up its rate in both")
+	}
+	if !r.take(rateKey{client: addrN(5000)}, now.Add(100*time.Millisecond)) || r.take(rateKey{client: addrN(5000)}, now.Add(100*time.Millisecond)) {
 		t.Error("a tenth of a second is not worth one question")
 	}
 }

@@ -77,7 +77,7 @@ func (s *Server) admit(sub allowlists.Subject, pool *allowlists.Pool, malformed 
 	reason, rcode := allowlists.Allowed, dns.RcodeRefused
 	gate := s.cfg.Gate()
 	switch {
-	case !s.rates.take(sub.Key(), now):
+	case !s.rates.take(rateKey{sub.Pool, sub.Key()}, now):
 		reason = allowlists.LimitExceeded
 	case pool == nil:
 		reason = allowlists.NoPool

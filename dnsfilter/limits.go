@@ -23,13 +23,20 @@ type rates struct {
 	maxClients int
 
 	mu       sync.Mutex
-	byClient map[netip.Addr]*list.Element // of *bucket
-	heard    *list.List                   // last heard first
+	byClient map[rateKey]*list.Element // of *bucket
+	heard    *list.List                // last heard first
+}
+
+// A rateKey is one client of one pool: a client that is in two, as loopback is
+// through pools' own listeners, uses up neither's rate in the other.
+type rateKey struct {
+	pool   string
+	client netip.Addr
 }
 
 // bucket is what one client may ask at once.
 type bucket struct {
-	client netip.Addr
+	client rateKey
 	tokens float64
 	filled time.Time
 }
@@ -37,12 +44,12 @@ type bucket struct {
 func newRates(perSecond, maxClients int) *rates {
 	return &rates{
 		perSecond: float64(perSecond), maxClients: maxClients,
-		byClient: make(map[netip.Addr]*list.Element), heard: list.New(),
+		byClient: make(map[rateKey]*list.Element), heard: list.New(),
 	}
 }
 
 // take counts one question; false if it is over the client's rate.
-func (r *rates) take(client netip.Addr, now time.Time) bool {
+func (r *rates) take(client rateKey, now time.Time) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	e := r.byClient[client]

@@ -156,20 +156,45 @@ func (f *firstBytes) listen(ctx context.Context) ([]byte, error) {
 	}
 	have, _ := f.in.Peek(f.in.Buffered())
 	switch {
-	case looksLikeTLS(have):
-		h, raw, _ := peekHello(f.in)
+	case looksLikeTLS(have), have[0] == 21: // an alert may stand before a hello
+		h, raw, err := peekHello(f.in)
 		f.tls = true
 		f.t.edit(h.describe)
-		return append(raw, f.rest()...), f.denies(h.sni)
-	case looksLikeHTTP(have):
-		h, _ := f.in.readHead(int(f.t.s.server.cfg.Limits.HeaderBytes))
-		name := ""
-		if h != nil && h.host != nil {
-			name = h.host.Host.String()
+		if err == nil && !h.tls && len(raw) > 1 && raw[1] == 3 {
+			return nil, &allowlists.DeniedError{Decision: f.t.pool.Refuse(allowlists.NotTLS, f.t.by.Rule), Err: errHelloBroken}
 		}
-		return f.rest(), f.denies(name)
+		return append(raw, f.rest()...), f.denies(h.sni)
+	default:
+		for _, name := range claimedNames(f.plainHead()) {
+			if err := f.denies(name); err != nil {
+				return nil, err
+			}
+		}
+		return f.rest(), nil
 	}
-	return f.rest(), nil
+}
+
+// errHelloBroken is inside the not-tls for a TLS record whose ClientHello no
+// parser should have to guess a name from.
+var errHelloBroken = errors.New("the ClientHello is malformed")
+
+// plainHead waits, up to the deadline that is set, for what may be an HTTP
+// request head to be whole, and gives what there is of it, unread. It gives
+// nothing as soon as the bytes are no HTTP.
+func (f *firstBytes) plainHead() []byte {
+	for {
+		have, _ := f.in.Peek(f.in.Buffered())
+		if !mayBeHTTP(have) {
+			return nil
+		}
+		if headIsWhole(have) || len(have) == f.in.Size() {
+			return have
+		}
+		if _, err := f.in.Peek(len(have) + 1); err != nil {
+			have, _ = f.in.Peek(f.in.Buffered())
+			return have
+		}
+	}
 }
 
 // denies refuses a name that the deny list has.

@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"bytes"
 	"crypto/tls"
 	"errors"
 	"io"
@@ -132,7 +131,9 @@ func (h *hello) fault(pool *allowlists.Pool, target allowlists.Target) (reason a
 	}
 	name, err := allowlists.ParseHost(h.sni)
 	switch {
-	case err != nil, name != target.Host:
+	// RFC 6066 section 3: a server_name is ASCII. What IDNA would map to the host
+	// goes to the origin as it is, and there it is another name.
+	case err != nil, name != target.Host, !isASCII(h.sni):
 		return allowlists.SNIMismatch, false
 	case h.ech && pool.ECH() == allowlists.ECHDeny:
 		return allowlists.ECHNotAllowed, false
@@ -143,16 +144,14 @@ func (h *hello) fault(pool *allowlists.Pool, target allowlists.Target) (reason a
 	}
 }
 
+// isASCII reports whether text has no byte beyond 7 bits.
+func isASCII(text string) bool {
+	return strings.IndexFunc(text, func(r rune) bool { return r > 0x7f }) < 0
+}
+
 // describe puts what the ClientHello claims into a record.
 func (h *hello) describe(rec *ConnRecord) {
 	rec.SNI, rec.ECH = clip(h.sni, maxHostKept), h.ech
 	alpn := strings.Join(h.alpn, ",")
 	rec.ALPN = clip(alpn, maxHostKept)
-}
-
-// looksLikeHTTP reports whether what a buffer holds begins with an HTTP method
-// and a space.
-func looksLikeHTTP(have []byte) bool {
-	method, _, ok := bytes.Cut(have, []byte(" "))
-	return ok && slices.Contains([]string{"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "CONNECT"}, string(method))
 }

@@ -97,6 +97,7 @@ func TestFirstBytes(t *testing.T) {
 		{"16 KiB in records of one byte pass", inRecords(bigHello(t), 1), 0, allowlists.Allowed},
 		{"ECH with the right outer name passes", withECH(plain), allowlists.ECHOuter, allowlists.Allowed},
 		{"ECH is refused where the pool says so", withECH(plain), allowlists.ECHDeny, allowlists.ECHNotAllowed},
+		{"a name that IDNA maps to the host", bytes.Replace(helloBytes(t, func(c *tls.Config) { c.ServerName = "tlsxx.example" }), []byte("tlsxx.example"), []byte("tls\xc2\xad.example"), 1), 0, allowlists.SNIMismatch},
 		{"another allowed name", helloBytes(t, func(c *tls.Config) { c.ServerName = "other.example" }), 0, allowlists.SNIMismatch},
 		{"a name below", helloBytes(t, func(c *tls.Config) { c.ServerName = "a.tls.example" }), 0, allowlists.SNIMismatch},
 		{"a name that is none", helloBytes(t, func(c *tls.Config) { c.ServerName = "tls.example%00" }), 0, allowlists.SNIMismatch},
@@ -277,11 +278,21 @@ func TestUnderCIDRNothingIsRequired(t *testing.T) {
 		said   []byte
 		passes bool
 	}{
-		"TLS for any name":        {helloBytes(t, nil), true},
-		"TLS for a denied name":   {helloBytes(t, func(c *tls.Config) { c.ServerName = "denied.example" }), false},
-		"HTTP for any name":       {[]byte("GET / HTTP/1.1\r\nHost: any.example\r\n\r\n"), true},
-		"HTTP for a denied name":  {[]byte("GET / HTTP/1.1\r\nHost: denied.example\r\n\r\n"), false},
-		"something else entirely": {[]byte("EHLO me\r\n"), true},
+		"TLS for any name":                     {helloBytes(t, nil), true},
+		"TLS for a denied name":                {helloBytes(t, func(c *tls.Config) { c.ServerName = "denied.example" }), false},
+		"HTTP for any name":                    {[]byte("GET / HTTP/1.1\r\nHost: any.example\r\n\r\n"), true},
+		"HTTP for a denied name":               {[]byte("GET / HTTP/1.1\r\nHost: denied.example\r\n\r\n"), false},
+		"something else entirely":              {[]byte("EHLO me\r\n"), true},
+		"a denied name in a warning's wake":    {append([]byte{21, 3, 1, 0, 2, 1, 90}, helloBytes(t, func(c *tls.Config) { c.ServerName = "denied.example" })...), false},
+		"a denied name led by an empty line":   {[]byte("\r\nGET / HTTP/1.1\r\nHost: denied.example\r\n\r\n"), false},
+		"a denied name by another method":      {[]byte("PROPFIND / HTTP/1.1\r\nHost: denied.example\r\n\r\n"), false},
+		"a denied name with bare line feeds":   {[]byte("GET / HTTP/1.1\nHost: denied.example\n\n"), false},
+		"a denied name in a folded field":      {[]byte("GET / HTTP/1.1\r\nHost:\r\n denied.example\r\n\r\n"), false},
+		"a denied name as the second Host":     {[]byte("GET / HTTP/1.1\r\nHost: any.example\r\nHost: denied.example\r\n\r\n"), false},
+		"a denied name in the URI":             {[]byte("GET http://me@denied.example:80/x HTTP/1.1\r\nHost: any.example\r\n\r\n"), false},
+		"a denied name in the body":            {[]byte("POST / HTTP/1.1\r\nHost: any.example\r\n\r\nHost: denied.example\r\n"), true},
+		"a ClientHello that does not parse":    {[]byte{22, 3, 1, 0, 5, 1, 0, 0, 1, 9}, false},
+		"a first byte of TLS and nothing else": {[]byte{22, 9, 9, 9, 9, 9, 9, 9}, true},
 	} {
 		c := w.tunnel("127.0.0.1:" + echo.port)
 		_, _ = c.TCPConn.Write(row.said)
@@ -297,4 +308,23 @@ func TestUnderCIDRNothingIsRequired(t *testing.T) {
 		return r.Phase == proxy.PhaseClose && r.Decision.Reason == allowlists.DeniedByRule
 	})
 	w.wait("the name", func(r proxy.ConnRecord) bool { return r.Phase == proxy.PhaseClose && r.SNI == "tls.example" })
+}
+
+// TestUnderCIDRAHeadInPiecesIsReadWhole: a pause inside the method hides nothing.
+func TestUnderCIDRAHeadInPiecesIsReadWhole(t *testing.T) {
+	echo := newTarget(t, nil)
+	p := pool(rule("127.0.0.0/8:*"))
+	p.Deny = []allowlists.Rule{rule("denied.example:*")}
+	w := newWorld(t, p)
+	c := w.tunnel("127.0.0.1:" + echo.port)
+	for _, piece := range []string{"G", "ET / HT", "TP/1.1\r\nHo", "st: denied.exam", "ple\r\n\r\n"} {
+		if _, err := c.TCPConn.Write([]byte(piece)); err != nil {
+			t.Fatal(err)
+		}
+		<-time.After(20 * time.Millisecond)
+	}
+	_ = c.CloseWrite()
+	if got, _ := io.ReadAll(c); len(got) > 0 {
+		t.Errorf("came back %q", got)
+	}
 }

@@ -219,6 +219,9 @@ func (t *trip) rejudge() allowlists.Decision {
 	if d.Allowed() && addr.IsValid() {
 		d = t.decideAddr(pool, d, addr, now)
 	}
+	if !d.Allowed() {
+		t.edit(func(rec *ConnRecord) { rec.Generation = policy.Generation() }) // it decides now
+	}
 	switch {
 	case !d.Allowed(), peeks, !t.mustBeTLS(d.Rule):
 		return d
