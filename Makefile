@@ -31,7 +31,7 @@ run: build ## build, and serve with the embedded configuration
 
 test: ## run every test with the race detector; as root, install what they need first
 	@.ci/prepare
-	go test -race -timeout 10m ./...
+	go test -race -timeout 20m ./...
 
 lint: ## gofmt, golangci-lint, and known vulnerabilities where their database can be had
 	@unformatted=$$(gofmt -l .); [ -z "$$unformatted" ] || { echo "gofmt would change:"; echo "$$unformatted"; exit 1; }
