@@ -24,7 +24,8 @@ var rooms = map[string][]string{
 		"sallyport/alerting", "sallyport/proxy", "sallyport/dnsfilter", "sallyport/allowlists",
 		"sallyport/allowlists/diag", "sallyport/allowlists/presets",
 	},
-	"sallyport/test": {},
+	"sallyport/test":         {},
+	"sallyport/test/standin": {},
 }
 
 // libraries keeps each library at its one edge.
