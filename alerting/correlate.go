@@ -105,7 +105,7 @@ func newCorrelator(config correlatorConfig) (*correlator, error) {
 	}
 	c.wants = append(c.wants, &sinkWants{name: logSinkName, wants: func(*group) bool { return true }, most: 64})
 	for _, w := range c.wants {
-		c.turns[w.name] = &turn{}
+		c.turns[w.name] = &turn{kinds: make(map[string]string)}
 	}
 	if c.durable {
 		c.baseline = newBaseline(config.alerts.Baseline.Learn, config.alerts.Baseline.Jobs, config.number("first_seen_repeats", 2))
@@ -162,7 +162,7 @@ func (c *correlator) count(f *finding, now time.Time) {
 		c.suspects = nil
 	}
 	for _, s := range c.sinks {
-		if g.untold(s.name) == 1 || g.Severity == Critical {
+		if g.untold(s.name) == 1 || s.wants(g) && !now.Before(g.dueAt(s.name)) { // news, or a fold that is
 			signal(s.wake)
 		}
 	}

@@ -2,6 +2,9 @@ package alerting_test
 
 import (
 	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -9,6 +12,7 @@ import (
 	"time"
 
 	"sallyport/alerting"
+	"sallyport/allowlists"
 )
 
 func itoa(n int) string { return strconv.Itoa(n) }
@@ -38,6 +42,128 @@ func TestMoreThanFiveGroupsOfAClientFold(t *testing.T) {
 	}
 }
 
+// kinds are the alerts with a group for each destination: what raises the n-th.
+var kinds = []struct {
+	alert, summary string
+	event          func(n int) alerting.Event
+}{
+	{alerting.AlertDeniedEgress, "25 destinations were refused to 10.20.0.7 in pool build", func(n int) alerting.Event {
+		return question(fmt.Sprintf("host%02d.example", n))
+	}},
+	{alerting.AlertDirectIP, "25 addresses that no answer gave were tried by 10.20.0.7 in pool build", func(n int) alerting.Event {
+		return connect(fmt.Sprintf("203.0.113.%d", 10+n), 443)
+	}},
+	{alerting.AlertSNIMismatch, "25 hosts were asked for, and others named, by 10.20.0.7 in pool build", func(n int) alerting.Event {
+		return connect(fmt.Sprintf("host%02d.example", n), 443, reason(allowlists.SNIMismatch))
+	}},
+	{alerting.AlertForeignResolver, "25 resolvers were wanted by 10.20.0.7 in pool build", func(n int) alerting.Event {
+		return question(fmt.Sprintf("host%02d.example", n), reason(allowlists.ResolverBypass))
+	}},
+	{alerting.AlertRebinding, "25 allowed names were answered with special addresses to 10.20.0.7 in pool build", func(n int) alerting.Event {
+		return question(fmt.Sprintf("host%02d.example", n), gave("10.1.2.3"))
+	}},
+	{alerting.AlertFirstSeen, "25 allowed but new destinations were reached by 10.20.0.7 in pool build", func(n int) alerting.Event {
+		return connect(fmt.Sprintf("host%02d.example", n), 443, func(e *alerting.Event) {
+			e.Verdict, e.Reason, e.Phase, e.Sent = allowlists.Allow, allowlists.Allowed, alerting.PhaseClose, 100
+		})
+	}},
+}
+
+func TestEachKindFoldsPerClient(t *testing.T) {
+	for _, kind := range kinds {
+		t.Run(kind.alert, func(t *testing.T) {
+			learnt := toWebhook()
+			learnt.Baseline.File = filepath.Join(t.TempDir(), "baseline")
+			if err := os.WriteFile(learnt.Baseline.File, []byte(`{"pool":"build","destination":"known.example:443"}`+"\n"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			c := newCorrelator(t, alerting.CorrelatorSetup{Alerts: learnt})
+			for i := range 5 {
+				c.Take(kind.event(i))
+			}
+			if n := c.OpenGroups(); n != 5 {
+				t.Fatalf("%d groups after 5 destinations", n)
+			}
+			for i := 5; i < 25; i++ {
+				c.Take(kind.event(i))
+			}
+			all := c.Alerts()
+			if len(all) != 1 || all[0].Alert != kind.alert || all[0].Count != 25 || all[0].DestinationCount != 25 || len(all[0].Destinations) != 10 {
+				t.Fatalf("groups are %s: %+v", summarise(all), all)
+			}
+			if all[0].Summary != kind.summary {
+				t.Errorf("it says %q", all[0].Summary)
+			}
+		})
+	}
+}
+
+func TestUnknownClientsOfAPoolFoldTogether(t *testing.T) {
+	c := newCorrelator(t, alerting.CorrelatorSetup{})
+	for i := range 25 {
+		c.Take(connect(fmt.Sprintf("203.0.113.%d", i), 443, func(e *alerting.Event) { e.Client = netip.Addr{} }))
+	}
+	if got := summarise(c.Alerts()); got != "direct-ip:high:25" {
+		t.Fatalf("groups are %q", got)
+	}
+	if a := c.Alerts()[0]; a.Key != "direct-ip/build/client unknown" || !strings.HasSuffix(a.Summary, "by unknown clients in pool build") {
+		t.Errorf("%s says %q", a.Key, a.Summary)
+	}
+}
+
+// TestWhatFiltersAnswerDoesNotHideRebinding folds the names that an upstream
+// blocks, and then has one answered with a private address.
+func TestWhatFiltersAnswerDoesNotHideRebinding(t *testing.T) {
+	c := newCorrelator(t, alerting.CorrelatorSetup{})
+	for i := range 25 {
+		c.Take(question(fmt.Sprintf("ads%d.example", i), gave("0.0.0.0")))
+	}
+	c.Take(question("git.example", gave("10.1.2.3")))
+	if got := summarise(c.Alerts()); got != "rebinding:high:1 rebinding:info:25" {
+		t.Fatalf("groups are %q", got)
+	}
+	for i := range 3 { // groups that become high leave those that may fold as info
+		c.Take(question(fmt.Sprintf("more%d.example", i), gave("10.1.2.3")))
+		c.Take(question(fmt.Sprintf("more%d.example", i), gave("0.0.0.0")))
+	}
+	if got := summarise(c.Alerts()); got != "rebinding:high:1 rebinding:high:2 rebinding:high:2 rebinding:high:2 rebinding:info:25" {
+		t.Errorf("groups are %q", got)
+	}
+}
+
+func TestAGroupThatBecomesHighFoldsWithTheHighOnes(t *testing.T) {
+	c := newCorrelator(t, alerting.CorrelatorSetup{})
+	for i := range 5 {
+		c.Take(question(fmt.Sprintf("high%d.example", i), gave("10.1.2.3")))
+		c.Take(question(fmt.Sprintf("info%d.example", i), gave("0.0.0.0")))
+	}
+	c.Take(question("info0.example", gave("10.1.2.3")))
+	if got := summarise(c.Alerts()); got != "rebinding:high:7 rebinding:info:1 rebinding:info:1 rebinding:info:1 rebinding:info:1" {
+		t.Errorf("groups are %q", got)
+	}
+}
+
+func TestAFoldListsDestinationsHoweverManyOthersHave(t *testing.T) {
+	c := newCorrelator(t, alerting.CorrelatorSetup{})
+	for i := range 80_000 { // more than all folds together tell apart
+		who := client(fmt.Sprintf("10.9.0.%d", i%20))
+		c.Take(connect(fmt.Sprintf("8.%d.%d.%d", i>>16, i>>8&255, i&255), 443, who))
+	}
+	for i := range 12 {
+		c.Take(connect(fmt.Sprintf("203.0.113.%d", i), 443))
+	}
+	sum := 0
+	for _, a := range c.Alerts() {
+		sum += a.Count
+		if a.Client.String() == "10.20.0.7" && (len(a.Destinations) != 10 || a.Destinations[0] != "203.0.113.0" || !a.More) {
+			t.Errorf("it lists %v", a.Destinations)
+		}
+	}
+	if sum != 80_012 {
+		t.Errorf("counts add up to %d", sum)
+	}
+}
+
 func TestAnotherClientDoesNotFold(t *testing.T) {
 	c := newCorrelator(t, alerting.CorrelatorSetup{})
 	for i := range 4 {
@@ -59,7 +185,7 @@ func TestAFullQueueFoldsTheLargestSetOfTheLowestSeverity(t *testing.T) {
 	total := 0
 	take := func(e alerting.Event) { total++; c.Take(e) }
 	for i := range 40 { // 40 high, 10 medium of a quiet pool, the rest of a noisy one
-		take(connect(fmt.Sprintf("203.0.113.%d", i), 443))
+		take(connect(fmt.Sprintf("203.0.113.%d", i), 443, client(fmt.Sprintf("10.7.0.%d", i))))
 	}
 	for i := range 10 {
 		take(question(fmt.Sprintf("q%d.example", i), inPool("calm"), client(fmt.Sprintf("10.9.0.%d", i))))

@@ -1,16 +1,30 @@
 package alerting
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"hash/fnv"
 	"slices"
 )
 
+// perDestination are the alerts that open a group for each destination, so that
+// a job can open as many as it likes: those of one client fold. The words say
+// what became of the destinations. The groups of all other alerts are few
+// whatever a job does: one per client, day, or cause.
+var perDestination = map[string]string{
+	AlertDeniedEgress:    "destinations were refused to",
+	AlertDirectIP:        "addresses that no answer gave were tried by",
+	AlertSNIMismatch:     "hosts were asked for, and others named, by",
+	AlertForeignResolver: "resolvers were wanted by",
+	AlertRebinding:       "allowed names were answered with special addresses to",
+	AlertFirstSeen:       "allowed but new destinations were reached by",
+}
+
 // The bounds of folded groups.
 const (
 	foldSeen      = 4096  // destinations that one folded group tells apart
-	foldSeenTotal = 65536 // of all folded groups together
+	foldSeenTotal = 65536 // of all folded groups together, besides those that they list
 )
 
 // A fold makes a group stand for several: those of one client, or those of one
@@ -35,7 +49,7 @@ func (g *group) addDestination(name string) {
 	if f.seen[sum] {
 		return
 	}
-	if len(f.seen) >= foldSeen || *f.room <= 0 {
+	if len(f.seen) >= foldSeen || *f.room <= 0 && len(g.Destinations) >= f.list {
 		g.More = true
 		return
 	}
@@ -64,15 +78,18 @@ func (f *fold) index() {
 // describeFold writes the summary of a folded group.
 func (g *group) describeFold() {
 	who := "several clients"
-	if len(g.Clients) == 1 {
+	switch len(g.Clients) {
+	case 0:
+		who = "unknown clients"
+	case 1:
 		who = g.Clients[0].String()
 	}
 	more := ""
 	if g.More {
 		more = "more than "
 	}
-	if g.Alert.Alert == AlertDeniedEgress {
-		g.Summary = fmt.Sprintf("%s%d destinations were refused to %s in %s", more, g.DestinationCount, who, poolName(g.Pool))
+	if words := perDestination[g.Alert.Alert]; words != "" {
+		g.Summary = fmt.Sprintf("%s%d %s %s in %s", more, g.DestinationCount, words, who, poolName(g.Pool))
 		return
 	}
 	g.Summary = fmt.Sprintf("%s: %s%d subjects, %s, in %s", g.Alert.Alert, more, g.DestinationCount, who, poolName(g.Pool))
@@ -81,13 +98,13 @@ func (g *group) describeFold() {
 // foldInto moves groups into the group with the given key, which is opened if
 // it is not. Nothing is counted twice or lost: what a sink was told of the
 // members it was told of the fold, and what is under way to it will be.
-func (s *groups) foldInto(key, subject string, members []*group) *group {
+func (s *groups) foldInto(key string, members []*group) *group {
 	into := s.open[key]
 	if into == nil {
 		first := members[0]
 		f := finding{
 			alert: first.Alert.Alert, severity: first.Severity, pool: first.Pool, client: first.Client, job: first.Job,
-			subject: subject, evidence: first.Evidence[:min(1, len(first.Evidence))], time: first.First, reason: first.Reason,
+			evidence: first.Evidence[:min(1, len(first.Evidence))], time: first.First, reason: first.Reason,
 		}
 		into = newGroup(key, &f, first.Opened)
 		into.Fold = &fold{room: &s.foldRoom, list: s.limits.foldListed}
@@ -150,10 +167,43 @@ func (s *groups) subjectOf(g *group) string {
 	return g.Key[min(len(prefix), len(g.Key)):]
 }
 
-// foldClient folds the denied-egress groups of one client, if it has more than
-// it may, and reports whether it did.
-func (s *groups) foldClient(client clientOf) bool {
-	keys := s.denied[client]
+// A foldOf is what the groups have in common that fold into one: alert, owner
+// and severity. A client that is not known stands for all of its pool that are not.
+type foldOf struct {
+	alert    string
+	client   clientOf
+	severity Severity
+}
+
+// key names the folded group. Info stays apart: rebinding is info where an
+// upstream filters, and must not fill the list of what is high.
+func (of foldOf) key() string {
+	who := "unknown"
+	if of.client.key.IsValid() {
+		who = of.client.key.String()
+	}
+	if of.severity == Info {
+		who += " (info)"
+	}
+	return of.alert + "/" + of.client.pool + "/client " + who
+}
+
+func (f *finding) foldOf() foldOf { return foldOf{f.alert, clientOf{f.pool, f.client}, f.severity} }
+
+func (g *group) foldOf() foldOf {
+	return foldOf{g.Alert.Alert, clientOf{g.Pool, g.Client}, g.Severity}
+}
+
+// foldable reports whether the group may fold with others of its client:
+// critical ones never do, nor what is a fold already.
+func (g *group) foldable() bool {
+	return perDestination[g.Alert.Alert] != "" && g.Fold == nil && g.Severity < Critical
+}
+
+// foldClient folds the groups of one alert and client, if there are more than
+// there may be, and reports whether it did.
+func (s *groups) foldClient(of foldOf) bool {
+	keys := s.owned[of]
 	if len(keys) <= s.limits.foldGroups {
 		return false
 	}
@@ -161,15 +211,11 @@ func (s *groups) foldClient(client clientOf) bool {
 	for key := range keys {
 		members = append(members, s.open[key])
 	}
-	slices.SortFunc(members, func(a, b *group) int { return a.Opened.Compare(b.Opened) })
-	slices.SortStableFunc(members, func(a, b *group) int { return a.First.Compare(b.First) })
-	s.foldInto(foldKey(client), "client "+client.key.String(), members)
+	slices.SortFunc(members, func(a, b *group) int {
+		return cmp.Or(a.First.Compare(b.First), a.Opened.Compare(b.Opened), cmp.Compare(a.Key, b.Key))
+	})
+	s.foldInto(of.key(), members)
 	return true
-}
-
-// foldKey names the folded group of a client's denied-egress groups.
-func foldKey(client clientOf) string {
-	return AlertDeniedEgress + "/" + client.pool + "/client " + client.key.String()
 }
 
 // spillKey names the group into which an alert's groups of one pool fold when

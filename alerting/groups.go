@@ -12,9 +12,9 @@ type groups struct {
 	limits groupLimits
 	times  groupTimes
 	open   map[string]*group
-	// denied are the keys of the denied-egress groups that a client owns and
-	// that are not folded: at most limits.foldGroups + 1 each.
-	denied   map[clientOf]map[string]bool
+	// owned are the keys of the groups that may fold and did not yet, by the
+	// fold that would take them: at most limits.foldGroups + 1 each.
+	owned    map[foldOf]map[string]bool
 	critical int // open critical groups
 	foldRoom int // what is left of foldSeenTotal
 	// sending is the message that each sink has under way, by sink.
@@ -30,7 +30,7 @@ type groupLimits struct{ groups, foldGroups, foldListed int }
 
 func newGroups(limits groupLimits, times groupTimes) *groups {
 	return &groups{
-		limits: limits, times: times, open: make(map[string]*group), denied: make(map[clientOf]map[string]bool),
+		limits: limits, times: times, open: make(map[string]*group), owned: make(map[foldOf]map[string]bool),
 		foldRoom: foldSeenTotal, sending: make(map[string]*message),
 		dirty: make(map[string]bool), dirtyMessages: make(map[string]bool),
 		folded: func(*group, int, int) {},
@@ -40,14 +40,17 @@ func newGroups(limits groupLimits, times groupTimes) *groups {
 // add counts a finding in its group, opening it where need be, and returns it.
 func (s *groups) add(f *finding, now time.Time) *group {
 	g := s.find(f, now)
-	was := g.Severity
-	g.add(f, now)
-	if was < Critical && g.Severity == Critical {
-		s.critical++
+	if f.severity > g.Severity {
+		s.disown(g)
+		if f.severity == Critical {
+			s.critical++
+		}
 	}
+	g.add(f, now)
+	s.own(g)
 	s.touch(g)
-	if client := (clientOf{g.Pool, g.Client}); f.alert == AlertDeniedEgress && g.Fold == nil && s.foldClient(client) {
-		return s.open[foldKey(client)]
+	if g.foldable() && s.foldClient(g.foldOf()) {
+		return s.open[g.foldOf().key()]
 	}
 	return g
 }
@@ -58,10 +61,8 @@ func (s *groups) find(f *finding, now time.Time) *group {
 	if g := s.open[key]; g != nil {
 		return g
 	}
-	if f.alert == AlertDeniedEgress {
-		if g := s.open[foldKey(clientOf{f.pool, f.client})]; g != nil {
-			return g
-		}
+	if g := s.open[f.foldOf().key()]; g != nil && f.severity < Critical {
+		return g
 	}
 	if g := s.open[spillKey(f.alert, f.pool)]; g != nil && f.severity < Critical {
 		return g
@@ -99,14 +100,28 @@ func (s *groups) insert(g *group) {
 	if g.Severity == Critical {
 		s.critical++
 	}
-	if g.Alert.Alert == AlertDeniedEgress && g.Fold == nil {
-		client := clientOf{g.Pool, g.Client}
-		if s.denied[client] == nil {
-			s.denied[client] = make(map[string]bool)
-		}
-		s.denied[client][g.Key] = true
-	}
+	s.own(g)
 	s.touch(g)
+}
+
+// own notes a group that may fold under the fold that would take it.
+func (s *groups) own(g *group) {
+	if !g.foldable() {
+		return
+	}
+	of := g.foldOf()
+	if s.owned[of] == nil {
+		s.owned[of] = make(map[string]bool)
+	}
+	s.owned[of][g.Key] = true
+}
+
+// disown undoes own; before the group's severity changes.
+func (s *groups) disown(g *group) {
+	of := g.foldOf()
+	if delete(s.owned[of], g.Key); len(s.owned[of]) == 0 {
+		delete(s.owned, of)
+	}
 }
 
 // remove forgets a group.
@@ -117,12 +132,8 @@ func (s *groups) remove(g *group) {
 	}
 	if g.Fold != nil {
 		s.foldRoom += len(g.Fold.Seen) / 8
-	} else if client := (clientOf{g.Pool, g.Client}); s.denied[client] != nil {
-		delete(s.denied[client], g.Key)
-		if len(s.denied[client]) == 0 {
-			delete(s.denied, client)
-		}
 	}
+	s.disown(g)
 	s.touch(g)
 }
 
@@ -161,7 +172,7 @@ func (s *groups) spill() {
 	for _, g := range members {
 		count += g.Count
 	}
-	into := s.foldInto(spillKey(largest.alert, largest.pool), "*", members)
+	into := s.foldInto(spillKey(largest.alert, largest.pool), members)
 	s.folded(into, len(members), count)
 }
 

@@ -44,8 +44,19 @@ type sinkWants struct {
 	most  int // groups in a message
 }
 
-// A turn remembers which pool a sink heard of last.
-type turn struct{ pool string }
+// A turn remembers which pool a sink heard of last, and of each pool which
+// alert. It knows no more pools than the policies had.
+type turn struct {
+	pool  string
+	kinds map[string]string // alert by pool
+}
+
+// took notes that a sink hears of g. What jumps the queue takes no turn.
+func (t *turn) took(g *group) {
+	if !g.jumps() {
+		t.pool, t.kinds[g.Pool] = g.Pool, g.Alert.Alert
+	}
+}
 
 // next makes the message that a sink is to send now, or tells how long to wait
 // for one; all asks for whatever is not told yet, due or not. A message that
@@ -68,7 +79,7 @@ func (s *groups) next(sink *sinkWants, turn *turn, now time.Time, all bool) (*me
 		m.Items = append(m.Items, item{
 			Alert: g.snapshot(), New: g.untold(sink.name), Repeat: told != nil && told.Messages > 0, GroupKey: g.Key,
 		})
-		turn.pool = g.Pool
+		turn.took(g)
 	}
 	s.sending[sink.name] = m
 	s.dirtyMessages[sink.name] = true
@@ -94,46 +105,66 @@ func (s *groups) due(sink *sinkWants, now time.Time, all bool) ([]*group, time.D
 }
 
 // arrange puts due groups in the order in which they are sent: the most severe
-// first; of one severity the pools in turn, beginning behind the one that was
-// heard of last; of one pool the oldest first.
+// first; of one severity metadata-access, which is one group a pool and day and
+// so can crowd out nothing; then the pools in turn, beginning behind the one
+// that was heard of last; of one pool the kinds of alert in turn, likewise, so
+// that a flood of one does not hold up another; of one kind the oldest first.
 func arrange(due []*group, last *turn) []*group {
 	slices.SortFunc(due, func(a, b *group) int {
-		return cmp.Or(cmp.Compare(b.Severity, a.Severity), cmp.Compare(a.Pool, b.Pool), a.Opened.Compare(b.Opened), cmp.Compare(a.Key, b.Key))
+		return cmp.Or(cmp.Compare(b.Severity, a.Severity), cmp.Compare(byPool(a), byPool(b)), cmp.Compare(byKind(a), byKind(b)),
+			a.Opened.Compare(b.Opened), cmp.Compare(a.Key, b.Key))
 	})
 	ordered := make([]*group, 0, len(due))
-	for len(due) > 0 {
-		n := slices.IndexFunc(due, func(g *group) bool { return g.Severity != due[0].Severity })
-		if n < 0 {
-			n = len(due)
+	for _, equals := range runs(due, func(g *group) Severity { return g.Severity }) {
+		var rest []*group
+		for _, pool := range runs(equals, byPool) {
+			for _, g := range inTurn(pool, byKind, last.kinds[pool[0].Pool]) {
+				if g.jumps() {
+					ordered = append(ordered, g)
+				} else {
+					rest = append(rest, g)
+				}
+			}
 		}
-		ordered = append(ordered, inTurn(due[:n], last)...)
-		due = due[n:]
+		ordered = append(ordered, inTurn(rest, byPool, last.pool)...)
 	}
 	return ordered
 }
 
-// inTurn takes one group of each pool after the other; due is sorted by pool.
-func inTurn(due []*group, last *turn) []*group {
-	var pools [][]*group
-	for i, g := range due {
-		if i == 0 || g.Pool != due[i-1].Pool {
-			pools = append(pools, nil)
-		}
-		pools[len(pools)-1] = append(pools[len(pools)-1], g)
-	}
-	if at := slices.IndexFunc(pools, func(p []*group) bool { return p[0].Pool > last.pool }); at > 0 {
-		pools = append(pools[at:len(pools):len(pools)], pools[:at]...)
+func byPool(g *group) string { return g.Pool }
+func byKind(g *group) string { return g.Alert.Alert }
+
+// jumps reports whether the group goes before all others of its severity.
+func (g *group) jumps() bool { return g.Alert.Alert == AlertMetadataAccess }
+
+// inTurn takes one group of each name after the other, beginning behind the
+// last name; due is sorted by name.
+func inTurn(due []*group, name func(*group) string, last string) []*group {
+	queues := runs(due, name)
+	if at := slices.IndexFunc(queues, func(q []*group) bool { return name(q[0]) > last }); at > 0 {
+		queues = slices.Concat(queues[at:], queues[:at])
 	}
 	ordered := make([]*group, 0, len(due))
 	for len(ordered) < len(due) {
-		for i, pool := range pools {
-			if len(pool) > 0 {
-				ordered = append(ordered, pool[0])
-				pools[i] = pool[1:]
+		for i, queue := range queues {
+			if len(queue) > 0 {
+				ordered = append(ordered, queue[0])
+				queues[i] = queue[1:]
 			}
 		}
 	}
 	return ordered
+}
+
+// runs cuts sorted groups where what they have in common changes.
+func runs[T comparable](due []*group, common func(*group) T) (cut [][]*group) {
+	for i, g := range due {
+		if i == 0 || common(g) != common(due[i-1]) {
+			cut = append(cut, nil)
+		}
+		cut[len(cut)-1] = append(cut[len(cut)-1], g)
+	}
+	return cut
 }
 
 // delivered notes that a sink's message arrived.

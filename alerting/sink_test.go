@@ -312,7 +312,7 @@ func TestAtMostOneMessageASecond(t *testing.T) {
 		defer r.stop()
 		for i := range 100 {
 			pool := []string{"build", "deploy"}[i%2]
-			r.Take(now(connect(fmt.Sprintf("203.0.113.%d", i), 443, inPool(pool))))
+			r.Take(now(connect(fmt.Sprintf("203.0.113.%d", i), 443, inPool(pool), client(fmt.Sprintf("10.20.0.%d", i)))))
 		}
 		time.Sleep(time.Minute)
 		at, _ := r.got()
@@ -363,7 +363,7 @@ func TestPoolsTakeTurns(t *testing.T) {
 		r := runCorrelator(t, alerting.CorrelatorSetup{Alerts: toSlack()}, nil)
 		defer r.stop()
 		for i := range 60 {
-			r.Take(now(connect(fmt.Sprintf("203.0.113.%d", i), 443, inPool("a-noisy"))))
+			r.Take(now(connect(fmt.Sprintf("203.0.113.%d", i), 443, inPool("a-noisy"), client(fmt.Sprintf("10.20.1.%d", i)))))
 		}
 		for i := range 2 {
 			r.Take(now(connect(fmt.Sprintf("203.0.114.%d", i), 443, inPool("quiet"))))
