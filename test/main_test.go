@@ -45,7 +45,8 @@ func runMain(m *testing.M) int {
 	return code
 }
 
-// seenReasons are the reasons in the event logs of every daemon so far.
+// seenReasons are the reasons in the event logs and the refusals of every
+// daemon so far.
 var seenReasons sync.Map
 
 // elsewhere are the reasons that these tests cannot produce: those of features

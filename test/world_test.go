@@ -335,6 +335,7 @@ func send(t *testing.T, proxy, raw string) *reply {
 	}
 	line, _, _ := strings.Cut(seen.String(), "\r\n")
 	r := &reply{status: line, code: resp.StatusCode, header: resp.Header, conn: conn, br: br}
+	seenReasons.Store(resp.Header.Get("Sallyport-Reason"), true)
 	if method != "CONNECT" || resp.StatusCode/100 != 2 {
 		body, _ := io.ReadAll(resp.Body)
 		r.body = string(body)
