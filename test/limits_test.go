@@ -3,10 +3,12 @@ package test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"os/exec"
 	"strings"
 	"sync"
 	"testing"
@@ -206,5 +208,15 @@ func TestPoolsOfTheirOwnListeners(t *testing.T) {
 	answer, _ := io.ReadAll(conn)
 	if !strings.Contains(string(answer), "no-pool") {
 		t.Errorf("a client of another pool gets at this listener: %s", answer)
+	}
+}
+
+// TestEmptyConfigPathServesNothing: an unset variable behind -c is a mistake, no
+// wish for the embedded policy.
+func TestEmptyConfigPathServesNothing(t *testing.T) {
+	out, err := exec.Command(binary, "run", "-c", "").CombinedOutput()
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || exit.ExitCode() != 2 || !strings.Contains(string(out), "-c is empty") {
+		t.Errorf("%v: %s", err, out)
 	}
 }

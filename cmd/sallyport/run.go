@@ -28,6 +28,10 @@ reloads it; an invalid one changes nothing.`,
 		Example: "  sallyport run\n  sallyport run -c /etc/sallyport/sallyport.yaml",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			// -c "$CONF" with CONF unset must not serve what nobody chose.
+			if cmd.Flags().Changed("config") && options.config == "" {
+				return &exitError{exitUsage, errors.New("-c is empty; name a file or a directory, or leave -c out for the embedded configuration")}
+			}
 			options.stdout, options.stderr = cmd.OutOrStdout(), cmd.ErrOrStderr()
 			return serve(cmd.Context(), options)
 		},
