@@ -24,8 +24,11 @@ import (
 
 // A Listener is one address served over UDP and TCP.
 type Listener struct {
-	Addr string // "host:port"; port 0 picks one that is free for both
-	Pool string // the pool whose own listener this is; "" where the source tells the pool
+	Addr  string // "host:port"; port 0 picks one that is free for both
+	Pool  string // the pool whose own listener this is; "" where the source tells the pool
+	Iface string // takes only what comes in by this interface; "" takes all the rest
+	// Shared says that other listeners have the same address, each with its Iface.
+	Shared bool
 }
 
 // The two answers to a refused name, Config.Blocked.
@@ -48,9 +51,12 @@ type Config struct {
 	// Observe takes the record of each question. It is called before the reply
 	// leaves, and by many goroutines. Nil: nobody looks.
 	Observe func(QueryRecord)
-	// Iface names the interface that a client's packet came in by; local is our
-	// address that it was sent to. Nil: unknown, "".
-	Iface func(local, client netip.AddrPort) string
+	// Probe reports whether a question, by its name without the final dot, is
+	// only to see that it comes here: it is refused without a record. Nil: none is.
+	Probe func(name string) bool
+	// Wanted gives the resolver that a client's question was sent to before it
+	// was redirected here; the zero Addr if it was not, or nobody knows. Nil: never.
+	Wanted func(client netip.AddrPort) netip.Addr
 
 	Upstreams  []string                  // the forms of dns.upstreams
 	Own        func(netip.AddrPort) bool // reports our own listeners, which are no upstreams; nil: none
@@ -111,8 +117,8 @@ func (c Config) checked() (Config, error) {
 	if c.Observe == nil {
 		c.Observe = func(QueryRecord) {}
 	}
-	if c.Iface == nil {
-		c.Iface = func(netip.AddrPort, netip.AddrPort) string { return "" }
+	if c.Probe == nil {
+		c.Probe = func(string) bool { return false }
 	}
 	return c, nil
 }

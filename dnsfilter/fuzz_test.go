@@ -259,26 +259,26 @@ func TestAPanicCostsItsQuestionAlone(t *testing.T) {
 		m.Answer = []dns.RR{rr}
 		return m, nil
 	})
-	s.cfg.Iface = func(_, c netip.AddrPort) string {
-		if c.Port() == 666 {
+	gateBroken := false
+	s.cfg.Gate = func() allowlists.Reason {
+		if gateBroken {
 			panic("another bug of ours")
 		}
-		return ""
+		return allowlists.Allowed
 	}
-	bad := poolOrigin
-	bad.client = netip.MustParseAddrPort("10.0.0.1:666")
 	for _, tt := range []struct {
 		rule, name string
-		from       origin
+		gateBroken bool
 		rcode      int
 		reason     allowlists.Reason
 	}{
-		{"in a flight", "a.wild.example.", poolOrigin, dns.RcodeServerFailure, allowlists.InternalError},
-		{"before the verdict", "allowed.example.", bad, dns.RcodeServerFailure, allowlists.InternalError},
-		{"not at all", "allowed.example.", poolOrigin, dns.RcodeSuccess, allowlists.Allowed},
+		{"in a flight", "a.wild.example.", false, dns.RcodeServerFailure, allowlists.InternalError},
+		{"before the verdict", "allowed.example.", true, dns.RcodeServerFailure, allowlists.InternalError},
+		{"not at all", "allowed.example.", false, dns.RcodeSuccess, allowlists.Allowed},
 	} {
+		gateBroken = tt.gateBroken
 		reply := new(dns.Msg)
-		if err := reply.Unpack(s.handle(context.Background(), packed(t, new(dns.Msg).SetQuestion(tt.name, dns.TypeA)), tt.from)); err != nil || reply.Rcode != tt.rcode {
+		if err := reply.Unpack(s.handle(context.Background(), packed(t, new(dns.Msg).SetQuestion(tt.name, dns.TypeA)), poolOrigin)); err != nil || reply.Rcode != tt.rcode {
 			t.Errorf("%s: %v, %v", tt.rule, reply, err)
 		}
 		if got := records(); len(got) != 1 || got[0].Reason != tt.reason || got[0].Allowed() != (tt.reason == allowlists.Allowed) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"github.com/miekg/dns"
@@ -16,7 +17,7 @@ import (
 // origin is where a message came from.
 type origin struct {
 	client, local netip.AddrPort // unmapped; local is our side
-	pool          string         // Listener.Pool
+	pool, iface   string         // those of the Listener
 	udp           bool
 }
 
@@ -25,6 +26,9 @@ type origin struct {
 func (s *Server) handle(ctx context.Context, raw []byte, from origin) (reply []byte) {
 	began := time.Now()
 	q, malformed := parseInquiry(raw)
+	if malformed == nil && s.cfg.Probe(strings.TrimSuffix(q.name, ".")) {
+		return q.bare(dns.RcodeRefused)
+	}
 	record := QueryRecord{
 		ID: allowlists.NewID(), Time: began, By: ByClient,
 		Name: q.asked(), Type: q.qtype, RCode: dns.RcodeServerFailure,
@@ -48,7 +52,7 @@ func (s *Server) handle(ctx context.Context, raw []byte, from origin) (reply []b
 		}
 	}()
 	policy := s.cfg.Policy()
-	sub, pool := policy.Subject(from.client.Addr(), s.cfg.Iface(from.local, from.client), from.pool)
+	sub, pool := policy.Subject(from.client.Addr(), from.iface, from.pool)
 	record.Subject, record.Generation = sub, policy.Generation()
 	if reason, rcode := s.admit(sub, pool, malformed, began); reason != allowlists.Allowed {
 		record.Decision, record.RCode = allowlists.Decision{Reason: reason}, rcode

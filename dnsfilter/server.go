@@ -49,9 +49,9 @@ type Server struct {
 
 // bound is one Listener with its sockets.
 type bound struct {
-	pool string
-	udp  *net.UDPConn
-	tcp  *net.TCPListener
+	Listener
+	udp *net.UDPConn
+	tcp *net.TCPListener
 }
 
 // New checks the configuration and makes a Server. It reads resolv.conf where
@@ -121,16 +121,20 @@ func bind(l Listener) (*bound, error) {
 	if err != nil {
 		return nil, err
 	}
+	var config net.ListenConfig
+	if l.Shared {
+		config.Control = byDevice(l.Iface)
+	}
 	for try := 1; ; try++ {
-		tcp, err := net.ListenTCP("tcp", wanted)
+		tcp, err := config.Listen(context.Background(), "tcp", l.Addr)
 		if err != nil {
 			return nil, err
 		}
-		at := tcp.Addr().(*net.TCPAddr)
-		udp, err := net.ListenUDP("udp", &net.UDPAddr{IP: at.IP, Port: at.Port, Zone: at.Zone})
+		udp, err := config.ListenPacket(context.Background(), "udp", tcp.Addr().String())
 		if err == nil {
+			udp := udp.(*net.UDPConn)
 			_ = udp.SetReadBuffer(readBuffer) // as much of it as the kernel grants
-			return &bound{pool: l.Pool, udp: udp, tcp: tcp}, wantDestination(udp)
+			return &bound{Listener: l, udp: udp, tcp: tcp.(*net.TCPListener)}, wantDestination(udp)
 		}
 		tcp.Close()
 		if wanted.Port != 0 || try == bindTries {

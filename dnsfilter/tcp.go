@@ -110,9 +110,9 @@ func (s *Server) startStream(c *net.TCPConn, b *bound) {
 	from := origin{
 		client: plain(c.RemoteAddr().(*net.TCPAddr).AddrPort()),
 		local:  plain(c.LocalAddr().(*net.TCPAddr).AddrPort()),
-		pool:   b.pool,
+		pool:   b.Pool, iface: b.Iface,
 	}
-	sub, _ := s.cfg.Policy().Subject(from.client.Addr(), s.cfg.Iface(from.local, from.client), from.pool)
+	sub, _ := s.cfg.Policy().Subject(from.client.Addr(), from.iface, from.pool)
 	by := account{sub.Pool, sub.Key()}
 	if !s.streams.add(c, by) {
 		c.Close()

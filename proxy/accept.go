@@ -27,7 +27,7 @@ func (s *Server) accept(ctx context.Context, l boundListener) {
 		conn, err := l.AcceptTCP()
 		if err == nil {
 			pause = acceptPause
-			s.take(conn, l.pool)
+			s.take(conn, l.Listener)
 			continue
 		}
 		if errors.Is(err, net.ErrClosed) {
@@ -43,8 +43,8 @@ func (s *Server) accept(ctx context.Context, l boundListener) {
 }
 
 // take begins a session for a connection that there is a place for.
-func (s *Server) take(conn *net.TCPConn, listenerPool string) {
-	sess := newSession(s, conn, listenerPool)
+func (s *Server) take(conn *net.TCPConn, l Listener) {
+	sess := newSession(s, conn, l)
 	sub, _ := sess.subject(s.cfg.Policy())
 	place, err := s.limits.connection(sub, sess.reclaim)
 	if err != nil {

@@ -22,8 +22,14 @@ import (
 
 // A Listener is one address to take connections on.
 type Listener struct {
-	Addr string // "host:port"; port 0 takes a free one
-	Pool string // the pool whose own listener it is; "" finds the pool by the client's address
+	Addr  string // "host:port"; port 0 takes a free one
+	Pool  string // the pool whose own listener it is; "" finds the pool by the client's address
+	Iface string // takes only what comes in by this interface; "" takes all the rest
+	// Shared says that other listeners have the same address, each with its Iface.
+	Shared bool
+	// Transparent takes connections that a firewall redirected here, which want
+	// to go to another address.
+	Transparent bool
 }
 
 // Config is what a Server needs. Every func must be safe for concurrent use.
@@ -40,7 +46,10 @@ type Config struct {
 	Gate func() allowlists.Reason
 	// IsOwn reports whether a destination is a listener of this daemon, on any
 	// own address. nil knows only the addresses that this server bound.
-	IsOwn      func(netip.AddrPort) bool
+	IsOwn func(netip.AddrPort) bool
+	// Probe reports whether a redirected connection to this destination is only
+	// to see that it is redirected: it is closed without a record. nil: none is.
+	Probe      func(netip.AddrPort) bool
 	Progress   time.Duration // between records of an open tunnel; 0 writes none
 	Log        zerolog.Logger
 	Registerer prometheus.Registerer // nil counts nowhere
@@ -65,7 +74,7 @@ type Server struct {
 
 type boundListener struct {
 	*net.TCPListener
-	pool string
+	Listener
 }
 
 // New checks the configuration. It binds nothing and starts nothing.
@@ -105,16 +114,19 @@ func New(cfg Config) (*Server, error) {
 // Listen binds every listener, or none: the first that cannot be bound is the
 // error.
 func (s *Server) Listen() error {
-	var config net.ListenConfig
-	config.SetMultipathTCP(false) // splice(2) does not know it
 	for _, want := range s.cfg.Listeners {
+		var config net.ListenConfig
+		config.SetMultipathTCP(false) // splice(2) does not know it
+		if want.Shared {
+			config.Control = byDevice(want.Iface)
+		}
 		l, err := config.Listen(context.Background(), "tcp", want.Addr)
 		if err != nil {
 			s.Close()
 			return fmt.Errorf("listening for the proxy: %w", err)
 		}
 		s.mu.Lock()
-		s.listeners = append(s.listeners, boundListener{l.(*net.TCPListener), want.Pool})
+		s.listeners = append(s.listeners, boundListener{l.(*net.TCPListener), want})
 		s.mu.Unlock()
 	}
 	return nil
@@ -126,7 +138,7 @@ func (s *Server) Addrs() []netip.AddrPort {
 	defer s.mu.Unlock()
 	addrs := make([]netip.AddrPort, len(s.listeners))
 	for i, l := range s.listeners {
-		addrs[i] = l.Addr().(*net.TCPAddr).AddrPort()
+		addrs[i] = l.TCPListener.Addr().(*net.TCPAddr).AddrPort()
 	}
 	return addrs
 }

@@ -23,7 +23,7 @@ type session struct {
 	conn   *net.TCPConn
 	in     *headReader
 	client netip.AddrPort // unmapped
-	pool   string         // whose own listener took it; "" for a shared one
+	by     Listener       // that took it
 	// ctx ends with the session; its cause is why, where we ended it.
 	ctx    context.Context
 	cancel context.CancelCauseFunc
@@ -48,8 +48,8 @@ type knownAnswer struct {
 	ids    []string
 }
 
-func newSession(s *Server, conn *net.TCPConn, listenerPool string) *session {
-	sess := &session{server: s, conn: conn, in: newHeadReader(conn), pool: listenerPool}
+func newSession(s *Server, conn *net.TCPConn, by Listener) *session {
+	sess := &session{server: s, conn: conn, in: newHeadReader(conn), by: by}
 	if addr, ok := conn.RemoteAddr().(*net.TCPAddr); ok {
 		ap := addr.AddrPort()
 		sess.client = netip.AddrPortFrom(ap.Addr().Unmap().WithZone(""), ap.Port())
@@ -60,7 +60,7 @@ func newSession(s *Server, conn *net.TCPConn, listenerPool string) *session {
 
 // subject finds who the client is under a policy.
 func (s *session) subject(policy *allowlists.Policy) (allowlists.Subject, *allowlists.Pool) {
-	return policy.Subject(s.client.Addr(), "", s.pool)
+	return policy.Subject(s.client.Addr(), s.by.Iface, s.by.Pool)
 }
 
 // serve carries the connection and closes it. A panic ends here.

@@ -17,11 +17,12 @@ var rooms = map[string][]string{
 	"sallyport/allowlists":         {"sallyport/allowlists/diag", "sallyport/allowlists/presets"},
 	"sallyport/dnsfilter":          {"sallyport/allowlists"},
 	"sallyport/proxy":              {"sallyport/allowlists"},
+	"sallyport/proxy/firewall":     {},
 	"sallyport/alerting":           {"sallyport/proxy", "sallyport/dnsfilter", "sallyport/allowlists"},
 	"sallyport/alerting/eventtest": {"sallyport/alerting"},
 	"sallyport/dnsfilter/dnstest":  {},
 	"sallyport/cmd/sallyport": {
-		"sallyport/alerting", "sallyport/proxy", "sallyport/dnsfilter", "sallyport/allowlists",
+		"sallyport/alerting", "sallyport/proxy", "sallyport/proxy/firewall", "sallyport/dnsfilter", "sallyport/allowlists",
 		"sallyport/allowlists/diag", "sallyport/allowlists/presets",
 	},
 	"sallyport/test":         {},

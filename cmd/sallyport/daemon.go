@@ -40,8 +40,11 @@ type daemon struct {
 	state    atomic.Int32
 	sources  atomic.Pointer[string] // digest of the configuration that was read last
 	own      ownAddrs
-	metrics  *daemonMetrics
-	registry *prometheus.Registry
+	// placement is where the daemon stands; a reload does not move it.
+	placement   placement
+	enforcement enforcement
+	metrics     *daemonMetrics
+	registry    *prometheus.Registry
 
 	alerts *alerting.Alerting
 	dns    *dnsfilter.Server
@@ -63,6 +66,7 @@ func newDaemon(options runOptions, log zerolog.Logger) (*daemon, error) {
 	d.file, d.settings = file, file.Settings
 	d.sources.Store(&digest)
 	d.policy.Store(file.Policy)
+	d.placement = placementOf(options.firewall, &file.Settings, file.Policy)
 	d.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	d.metrics = newDaemonMetrics(d.registry)
 	d.metrics.policyLoaded(file.Policy)
@@ -244,7 +248,7 @@ func (d *daemon) status() map[string]any {
 		"version": version, "policy": policy.Generation(), "pools": pools,
 		"upstreams": d.dns.Upstreams(),
 		"listen":    map[string]any{"proxy": addrTexts(d.proxy.Addrs()), "dns": addrTexts(d.dns.Addrs())},
-		"enforced":  map[string]any{"placement": "explicit", "enforced": false, "measured": "nothing: explicit mode leaves enforcement to the network around the job"},
+		"enforced":  d.enforcementStatus(),
 		"time":      time.Now().UTC().Format(time.RFC3339),
 	}
 }

@@ -38,13 +38,15 @@ reloads it; an invalid one changes nothing.`,
 	}
 	cmd.Flags().StringVarP(&options.config, "config", "c", "", "configuration: a file, or a directory whose *.yaml are merged")
 	cmd.Flags().BoolVar(&options.pprof, "pprof", false, "serve /debug/pprof/ on the control listener")
+	options.enforcementFlags.add(cmd)
 	return cmd
 }
 
 // runOptions is what the command line says to serve.
 type runOptions struct {
-	config         string
-	pprof          bool
+	config string
+	pprof  bool
+	enforcementFlags
 	stdout, stderr io.Writer
 }
 
@@ -63,7 +65,7 @@ func serve(ctx context.Context, options runOptions) error {
 	if err != nil {
 		return err
 	}
-	if err := d.listen(); err != nil {
+	if err := d.prepare(); err != nil {
 		d.close()
 		return &exitError{exitFailed, err}
 	}
@@ -72,6 +74,17 @@ func serve(ctx context.Context, options runOptions) error {
 	}
 	if err := d.serve(ctx, hangup); err != nil {
 		return &exitError{exitFailed, err}
+	}
+	return nil
+}
+
+// prepare does everything that takes rights, in the order that never leaves the
+// way open: what is redirected finds its listeners, and rights go last.
+func (d *daemon) prepare() error {
+	for _, step := range []func() error{d.listen, d.openPackets, d.applyFirewall, d.prepareEnforcement, d.dropPrivileges} {
+		if err := step(); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -107,7 +120,7 @@ func (d *daemon) serve(ctx context.Context, hangup <-chan os.Signal) error {
 	alerts := start(d.alerts.Run)
 	defer alerts.stop()
 	back := []func(context.Context) error{
-		d.dns.Serve, d.expireRules,
+		d.dns.Serve, d.expireRules, d.measureEnforcement, d.watchPackets,
 		func(ctx context.Context) error { return d.watchConfig(ctx, d.options.config, hangup) },
 	}
 	for i := range d.http {

@@ -1,0 +1,63 @@
+package main
+
+import (
+	"net/netip"
+
+	"github.com/spf13/cobra"
+
+	"sallyport/allowlists"
+	"sallyport/proxy/firewall"
+)
+
+// enforcementFlags are what run and firewall say alike, so that the one applies
+// what the other measures.
+type enforcementFlags struct {
+	firewall firewall.Mode // run: apply this at the start; "" applies nothing
+	uid      uint32        // our own user in a sidecar, and the one that run drops to
+	services []string      // gateway: dhcp, ntp
+}
+
+// defaultUID is the user of the container image.
+const defaultUID = 65532
+
+// add defines the flags.
+func (f *enforcementFlags) add(cmd *cobra.Command) {
+	cmd.Flags().StringVar((*string)(&f.firewall), "firewall", "", "apply this firewall at the start: sidecar or gateway")
+	cmd.Flags().Uint32Var(&f.uid, "uid", defaultUID, "the user to run as after the start as root with --firewall; a sidecar's firewall lets it out")
+	cmd.Flags().StringSliceVar(&f.services, "allow-input", nil, "on a gateway, services of this machine that runners may use: dhcp, ntp")
+}
+
+// transparentPort is the port that listen.transparent: auto takes.
+const transparentPort = "3129"
+
+// A placement is where this daemon stands; "" is explicit: nothing is
+// redirected to it.
+type placement = firewall.Mode
+
+// placementOf is where a configuration puts the daemon: the mode that the
+// command line says, else a gateway if a pool has interfaces or a transparent
+// listener stands at an address of the network, else a sidecar if there is a
+// transparent listener, else explicit.
+func placementOf(said firewall.Mode, settings *allowlists.Settings, policy *allowlists.Policy) placement {
+	if said != "" {
+		return said
+	}
+	addrs := append([]string{}, settings.Listen.Transparent...)
+	for _, pool := range policy.Pools() {
+		addrs = append(addrs, pool.Spec().Listen.Transparent...)
+	}
+	if len(addrs) == 0 {
+		return ""
+	}
+	for _, pool := range policy.Pools() {
+		if len(pool.Spec().Interfaces) > 0 {
+			return firewall.Gateway
+		}
+	}
+	for _, addr := range addrs {
+		if ap, err := netip.ParseAddrPort(addr); err == nil && !ap.Addr().IsLoopback() && !ap.Addr().IsUnspecified() {
+			return firewall.Gateway
+		}
+	}
+	return firewall.Sidecar
+}

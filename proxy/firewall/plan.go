@@ -1,0 +1,97 @@
+// Package firewall is what makes Sallyport the only way out: the nftables
+// tables that take a job's packets to our listeners and refuse the rest, what is
+// read back of them, and what was refused there.
+//
+// A Plan is the whole wish. Text shows it as nft(8) would, Apply puts it into
+// the kernel in one transaction, Compare says how the kernel differs from it.
+package firewall
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+)
+
+// A Mode says where the packets that are taken come from.
+type Mode string
+
+// The modes.
+const (
+	// Sidecar takes what is sent in this network namespace: the output hook.
+	Sidecar Mode = "sidecar"
+	// Gateway takes what comes in from the runners: prerouting, forward, input.
+	Gateway Mode = "gateway"
+)
+
+// ParseMode reads a mode as a command line has it.
+func ParseMode(text string) (Mode, error) {
+	switch m := Mode(text); m {
+	case Sidecar, Gateway:
+		return m, nil
+	default:
+		return "", fmt.Errorf("%q is no mode; modes are sidecar and gateway", text)
+	}
+}
+
+// Ports are where packets are taken to, one for each family; 0 closes the
+// family. IPv4 and IPv6 may differ, as listeners do.
+type Ports struct{ V4, V6 uint16 }
+
+// A Way is the traffic of one pool, or in a sidecar that of the job, and where
+// it is taken to.
+type Way struct {
+	Pool        string
+	Interfaces  []string       // gateway: packets that come in here; with Sources, both must hold
+	Sources     []netip.Prefix // gateway
+	TCP         Ports          // our transparent listener
+	DNS         Ports          // our resolver, UDP and TCP
+	Explicit    []uint16       // gateway: TCP ports of ours that runners may use as they are: proxy, dns
+	PassesOther bool           // audit: other protocols pass after they are logged; metadata and loopback never
+}
+
+// An Identity is what our own packets are known by in a sidecar.
+type Identity struct {
+	UID uint32
+	// Cgroup is our own cgroup v2; the zero Cgroup leaves it at the uid.
+	Cgroup Cgroup
+}
+
+// A Cgroup is one directory of the cgroup v2 hierarchy.
+type Cgroup struct {
+	ID    uint64 // the inode of its directory; 0 is none
+	Level uint32 // its depth, as nft's "socket cgroupv2 level" counts
+	Path  string // for people, without the leading slash
+}
+
+// A Plan is every rule there is to be. It is a value: nothing changes it.
+type Plan struct {
+	Mode Mode
+	Ways []Way // a sidecar has exactly one
+	Own  Identity
+	// Private are TCP ports of ours that no job may reach: admin and control.
+	Private []uint16
+	// Resolvers are loopback addresses of the machine's resolver, such as
+	// 127.0.0.11: in a sidecar every port of theirs but the redirected 53 is
+	// closed to the job.
+	Resolvers []netip.Addr
+	// Devices are the interfaces but loopback that a sidecar's second table
+	// watches, each of which must exist.
+	Devices []string
+	// Gateway: whether runners may ask the machine itself for DHCP and NTP.
+	DHCP, NTP bool
+	// LogGroup is the nflog group of what is refused.
+	LogGroup uint16
+}
+
+// DefaultLogGroup is the nflog group that is used unless said otherwise.
+const DefaultLogGroup = 3128
+
+// Prefixes of the packets in the nflog group.
+const (
+	LogRefused = "sallyport refused " // refused: UDP, ICMP, other protocols
+	LogPassed  = "sallyport passed "  // let through because the pool is in audit
+	LogDNS     = "sallyport dns "     // about to be redirected to our resolver
+)
+
+// ErrUnsupported is what Apply, Remove and Compare give where there is no nftables.
+var ErrUnsupported = errors.New("nftables needs Linux")
