@@ -50,14 +50,35 @@ type Pool struct {
 	spec               PoolSpec
 	nat64              []netip.Prefix
 	allow, deny, quiet *index
+	tlsPorts           PortSet // those of rules with tls: require, and 443
 }
 
 func newPool(spec PoolSpec, nat64 []netip.Prefix) *Pool {
 	return &Pool{
 		spec: spec, nat64: nat64,
 		allow: newIndex(spec.Allow), deny: newIndex(spec.Deny), quiet: newIndex(spec.Quiet),
+		tlsPorts: tlsPorts(spec.Allow),
 	}
 }
+
+// tlsPorts are the ports on which some rule requires TLS, and 443.
+func tlsPorts(rules []Rule) PortSet {
+	ports := []uint16{443}
+	for i := range rules {
+		if rules[i].TLS != TLSRequire || rules[i].Host.IsZero() {
+			continue
+		}
+		if rules[i].Ports.All() {
+			return AllPorts()
+		}
+		ports = append(ports, rules[i].Ports.ports...)
+	}
+	return NewPortSet(ports...)
+}
+
+// RequiresTLS reports whether a connection to port whose name is not known may
+// have to begin with a ClientHello: on 443, and where a rule has tls: require.
+func (p *Pool) RequiresTLS(port uint16) bool { return p != nil && p.tlsPorts.Contains(port) }
 
 // Name is the pool's name, "" for a nil pool.
 func (p *Pool) Name() string {

@@ -173,6 +173,26 @@ func (b *book) lookup(by account, addr netip.Addr, now time.Time, keep func(allo
 	return hosts, ttl
 }
 
+// has reports whether host still stands for addr in a pool: first by what the
+// client asked itself, then by its pool's others.
+func (b *book) has(by account, host allowlists.Host, addr netip.Addr, now time.Time) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	p := b.pools[by.pool]
+	if p == nil {
+		return false
+	}
+	addr = addr.Unmap()
+	holds := func(c *cell) bool {
+		return c != nil && slices.ContainsFunc(c.names, func(n bookName) bool { return n.host == host && now.Before(n.expires) })
+	}
+	if holds(p.cells[cellKey{by.client, addr}]) {
+		return true
+	}
+	cells := p.byAddr[addr]
+	return slices.ContainsFunc(cells[:min(len(cells), maxCellsRead)], holds)
+}
+
 // sizes tells how many names are held, and how many gave way before their time.
 func (b *book) sizes() (names int, evicted uint64) {
 	b.mu.Lock()

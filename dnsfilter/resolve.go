@@ -131,3 +131,11 @@ func (s *Server) Names(sub allowlists.Subject, addr netip.Addr) []string {
 	}
 	return names
 }
+
+// Answered reports whether the pool of sub was answered with addr for h, as
+// long as that answer is good and the policy of now allows the name.
+func (s *Server) Answered(sub allowlists.Subject, h allowlists.Host, addr netip.Addr) bool {
+	now := time.Now()
+	pool := s.cfg.Policy().Pool(sub.Pool)
+	return pool.DecideName(h, now).Allowed() && s.book.has(account{sub.Pool, sub.Key()}, h, addr, now)
+}

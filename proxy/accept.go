@@ -71,7 +71,11 @@ func (s *Server) turnAway(sess *session, err error) {
 	case s.refusing <- struct{}{}:
 	default:
 		_ = sess.conn.SetDeadline(time.Now().Add(acceptPause))
-		sess.refuse(nil, allowlists.Target{}, err)
+		if sess.by.Transparent {
+			sess.newTrip(ViaTCP, nil, sess.wanted()).refuse(err)
+		} else {
+			sess.refuse(nil, allowlists.Target{}, err)
+		}
 		_ = sess.conn.Close()
 		sess.cancel(err)
 		return

@@ -96,14 +96,14 @@ func (s *session) tunnel(t *trip, upstream *net.TCPConn) {
 		}
 		first.release()
 		err = r.run(s.ctx, nil)
-	case t.target.Addr.IsValid():
+	case t.target.Addr.IsValid() && t.early == nil:
 		err = r.run(s.ctx, func() ([]byte, error) {
 			defer first.release()
 			return first.listen(s.ctx)
 		})
 	default:
 		first.open()
-		r.early = first.rest()
+		r.early = append(t.early, first.rest()...)
 		first.release()
 		err = r.run(s.ctx, nil)
 	}

@@ -52,6 +52,8 @@ func because(rec *ConnRecord, t *trip, denial *allowlists.DeniedError) string {
 		return fmt.Sprintf("deny rule %s covers it; only removing that rule would allow it", at)
 	case allowlists.AddressLiteral:
 		return literalText(rec, target)
+	case allowlists.AddressMismatch:
+		return "it was made to an address that no answer of ours gave this pool, and named no host; ask for a name that the pool allows, or add the line " + allowLine(t.s.wanted())
 	case allowlists.SpecialAddress:
 		return specialText(t, denial.Addr, at)
 	case allowlists.HostMismatch:

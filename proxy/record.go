@@ -16,10 +16,12 @@ const (
 	PhaseClose    = "close"
 )
 
-// The ways by which traffic comes to the explicit proxy.
+// The ways by which traffic comes.
 const (
 	ViaConnect = "connect" // a CONNECT tunnel
 	ViaHTTP    = "http"    // one plain HTTP request
+	ViaTLS     = "tls"     // a redirected connection that began with TLS, or had to
+	ViaTCP     = "tcp"     // any other redirected connection
 )
 
 // A ConnRecord is what became of a connection or of a plain HTTP request. It is
@@ -41,8 +43,11 @@ type ConnRecord struct {
 	Decision   allowlists.Decision
 	DNSIDs     []string // the dns events of the answer used
 	Names      []string // names this pool was answered with for Addr, newest first
-	// Redialled and Ambiguous are set by transparent listeners only.
+	// The next are of redirected connections only. Redialled: the name never had
+	// the address that the connection was made to, Original, and our own
+	// resolution was dialled. Ambiguous: several names had the address.
 	Redialled, Ambiguous bool
+	Original             netip.Addr
 	Sent, Received       int64         // bytes from the job to the world, and back
 	Took                 time.Duration // since the request came
 	Err                  string        // the failure beneath, "" if none

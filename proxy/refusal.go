@@ -23,6 +23,14 @@ const refusalWrite = 5 * time.Second
 // status closes the connection with a reset instead.
 func (s *session) answer(rec *ConnRecord, t *trip, denial *allowlists.DeniedError) {
 	status := denial.Decision.Reason.Status()
+	switch {
+	case t.via == ViaHTTP && denial.Decision.Reason == allowlists.AddressMismatch:
+		status = http.StatusForbidden
+	case t.via == ViaTLS, t.via == ViaTCP:
+		if status = 0; t.tls {
+			s.alert()
+		}
+	}
 	if status == 0 {
 		_ = s.conn.SetLinger(0)
 		return

@@ -18,6 +18,9 @@ type Resolver interface {
 	// Names lists the names that the pool of sub was answered with for addr,
 	// newest first, as long as those answers are good.
 	Names(sub allowlists.Subject, addr netip.Addr) []string
+	// Answered reports whether the pool of sub was answered with addr for h,
+	// and that answer is good.
+	Answered(sub allowlists.Subject, h allowlists.Host, addr netip.Addr) bool
 }
 
 // asDenial gives the denial inside err. An error without one is a failure of

@@ -49,13 +49,19 @@ type Config struct {
 	IsOwn func(netip.AddrPort) bool
 	// Probe reports whether a redirected connection to this destination is only
 	// to see that it is redirected: it is closed without a record. nil: none is.
-	Probe      func(netip.AddrPort) bool
+	Probe func(netip.AddrPort) bool
+	// Original gives where a redirected connection wanted to go, the zero
+	// AddrPort for one that was made straight to us. nil asks the kernel.
+	Original func(*net.TCPConn) netip.AddrPort
+	// Client gives the address that a client is known by: in a sidecar all of
+	// the machine's are one. nil leaves each as it is.
+	Client     func(netip.Addr) netip.Addr
 	Progress   time.Duration // between records of an open tunnel; 0 writes none
 	Log        zerolog.Logger
 	Registerer prometheus.Registerer // nil counts nowhere
 }
 
-// A Server is the explicit proxy. New, Listen, then Serve, once each; every
+// A Server is the proxy, explicit and transparent. New, Listen, then Serve, once each; every
 // other method is safe for concurrent use at any time.
 type Server struct {
 	cfg     Config
@@ -92,6 +98,15 @@ func New(cfg Config) (*Server, error) {
 	}
 	if cfg.Gate == nil {
 		cfg.Gate = func() allowlists.Reason { return allowlists.Allowed }
+	}
+	if cfg.Probe == nil {
+		cfg.Probe = func(netip.AddrPort) bool { return false }
+	}
+	if cfg.Original == nil {
+		cfg.Original = originalOf
+	}
+	if cfg.Client == nil {
+		cfg.Client = func(addr netip.Addr) netip.Addr { return addr }
 	}
 	s := &Server{
 		cfg: cfg, carrier: newCarrier(),

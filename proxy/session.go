@@ -24,6 +24,9 @@ type session struct {
 	in     *headReader
 	client netip.AddrPort // unmapped
 	by     Listener       // that took it
+	// original is where a redirected connection wanted to go; zero for any other.
+	// local is our side.
+	original, local netip.AddrPort
 	// ctx ends with the session; its cause is why, where we ended it.
 	ctx    context.Context
 	cancel context.CancelCauseFunc
@@ -32,6 +35,9 @@ type session struct {
 	last    *trip // the latest, whose record a panic completes
 	lingers bool  // the client may still be sending: read on for a moment before closing
 	known   knownAnswer
+	// ambiguous is set where the host of a redirected request is one of several
+	// that the book has.
+	ambiguous bool
 
 	mu       sync.Mutex // guards all below
 	open     *trip      // the CONNECT that is open, maybe nil
@@ -51,8 +57,14 @@ type knownAnswer struct {
 func newSession(s *Server, conn *net.TCPConn, by Listener) *session {
 	sess := &session{server: s, conn: conn, in: newHeadReader(conn), by: by}
 	if addr, ok := conn.RemoteAddr().(*net.TCPAddr); ok {
-		ap := addr.AddrPort()
-		sess.client = netip.AddrPortFrom(ap.Addr().Unmap().WithZone(""), ap.Port())
+		ap := unmapped(addr.AddrPort())
+		sess.client = netip.AddrPortFrom(s.cfg.Client(ap.Addr()), ap.Port())
+	}
+	if by.Transparent {
+		if addr, ok := conn.LocalAddr().(*net.TCPAddr); ok {
+			sess.local = unmapped(addr.AddrPort())
+		}
+		sess.original = s.cfg.Original(conn)
 	}
 	sess.ctx, sess.cancel = context.WithCancelCause(context.Background())
 	return sess
@@ -67,6 +79,10 @@ func (s *session) subject(policy *allowlists.Policy) (allowlists.Subject, *allow
 func (s *session) serve() {
 	defer s.close()
 	defer s.contain()
+	if s.by.Transparent {
+		s.redirected()
+		return
+	}
 	h := s.firstHead()
 	if h == nil {
 		return
@@ -157,6 +173,10 @@ func (s *session) turnAway(err error) {
 	defer s.close()
 	defer s.contain()
 	_ = s.conn.SetDeadline(time.Now().Add(refusalTime))
+	if s.by.Transparent {
+		s.newTrip(ViaTCP, nil, s.wanted()).refuse(err)
+		return
+	}
 	h, _ := s.in.readHead(int(s.server.cfg.Limits.HeaderBytes))
 	s.refuse(h, allowlists.Target{}, err)
 }

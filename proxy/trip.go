@@ -34,6 +34,11 @@ type trip struct {
 	by      allowlists.Decision // on name and port, or on the address asked for
 	setup   time.Duration       // until the 2xx; 0 before it
 
+	// Of a redirected connection.
+	answered []string // the names that this pool was answered with for its destination
+	early    []byte   // read from the client, for the target
+	tls      bool     // early is TLS, which has an alert for refusals
+
 	mu     sync.Mutex // guards all below
 	rec    ConnRecord // the record to be written next
 	claims *hello     // what the first bytes said; nil if nobody looked
@@ -58,6 +63,13 @@ func (s *session) newTrip(via string, h *head, target allowlists.Target) *trip {
 			t.rec.Host = target.Addr.String()
 		}
 	}
+	if s.by.Transparent {
+		t.rec.Port, t.rec.Addr, t.rec.Ambiguous = s.wanted().Port, s.wanted().Addr, s.ambiguous
+		if target.Addr.IsValid() {
+			t.rec.Host = "" // no name was seen
+		}
+	}
+	t.findAnswers()
 	s.last = t
 	return t
 }
@@ -102,7 +114,14 @@ func (s *session) gate() allowlists.Reason {
 // opens those.
 func (t *trip) decide(pool *allowlists.Pool, now time.Time) allowlists.Decision {
 	var d allowlists.Decision
+	if t.s.original.IsValid() {
+		if d = t.decideOriginal(pool, now); !d.Allowed() {
+			return d
+		}
+	}
 	switch {
+	case t.isRedirected() && t.target.Addr.IsValid():
+		d = t.decideUnnamed(pool, now)
 	case t.via == ViaHTTP:
 		d = judgeRequest(pool, t.head, t.target, now)
 	case t.target.Addr.IsValid():
@@ -147,6 +166,14 @@ func (t *trip) resolve(ctx context.Context) ([]candidate, error) {
 	if t.target.Addr.IsValid() {
 		return []candidate{{t.target.Addr, t.by}}, nil
 	}
+	if t.s.original.IsValid() {
+		return t.redirectedCandidates(ctx)
+	}
+	return t.lookup(ctx)
+}
+
+// lookup is resolve for a name, by our resolver.
+func (t *trip) lookup(ctx context.Context) ([]candidate, error) {
 	ctx, cancel := context.WithTimeout(ctx, t.s.server.cfg.Limits.DialTimeout)
 	defer cancel()
 	answer, err := t.s.server.cfg.Resolver.Lookup(ctx, t.subject, t.target.Host)
@@ -235,14 +262,10 @@ func (t *trip) rejudge() allowlists.Decision {
 // mustBeTLS reports whether the first bytes must be a ClientHello under rule,
 // which is nil where audit lets pass what no rule knows.
 func (t *trip) mustBeTLS(rule *allowlists.Rule) bool {
-	switch {
-	case t.via != ViaConnect, t.target.Addr.IsValid():
+	if t.via == ViaHTTP || t.target.Addr.IsValid() {
 		return false
-	case rule == nil:
-		return t.target.Port == 443
-	default:
-		return rule.RequiresTLS(t.target.Port)
 	}
+	return needsTLS(rule, t.target.Port)
 }
 
 // edit changes the record to be written next.

@@ -54,6 +54,8 @@ func (s someAddrs) Lookup(context.Context, allowlists.Subject, allowlists.Host) 
 
 func (someAddrs) Names(allowlists.Subject, netip.Addr) []string { return nil }
 
+func (someAddrs) Answered(allowlists.Subject, allowlists.Host, netip.Addr) bool { return false }
+
 // TestResolveLeavesOutWhatIsRefused answers with good and bad addresses, and
 // with more than are tried.
 func TestResolveLeavesOutWhatIsRefused(t *testing.T) {

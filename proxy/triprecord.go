@@ -58,6 +58,9 @@ func (t *trip) refuse(err error) {
 		addr = t.target.Addr
 	}
 	names := t.names(addr)
+	if !addr.IsValid() {
+		names = t.answered
+	}
 	rec := t.write(PhaseRefused, func(rec *ConnRecord) {
 		rec.blame(denial)
 		rec.Names = names
@@ -166,7 +169,7 @@ func (s *session) refuse(h *head, target allowlists.Target, err error) {
 	t := s.last
 	if t == nil || t.head != h || h == nil || t.rec.Phase != "" {
 		via := ViaHTTP
-		if h == nil || h.form == formAuthority {
+		if (h == nil || h.form == formAuthority) && !s.by.Transparent {
 			via = ViaConnect
 		}
 		t = s.newTrip(via, h, target)

@@ -3,6 +3,7 @@ package proxy_test
 import (
 	"context"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -42,6 +43,10 @@ func (r *fakeResolver) Names(_ allowlists.Subject, addr netip.Addr) []string {
 		return nil
 	}
 	return r.names(addr)
+}
+
+func (r *fakeResolver) Answered(sub allowlists.Subject, h allowlists.Host, addr netip.Addr) bool {
+	return slices.Contains(r.Names(sub, addr), h.String())
 }
 
 // answers makes a lookup that gives each name its addresses.
