@@ -51,6 +51,9 @@ type Config struct {
 	// Observe takes the record of each question. It is called before the reply
 	// leaves, and by many goroutines. Nil: nobody looks.
 	Observe func(QueryRecord)
+	// Client gives the address that a client is known by: in a sidecar all of
+	// the machine's are one. Nil: each is itself.
+	Client func(netip.Addr) netip.Addr
 	// Probe reports whether a question, by its name without the final dot, is
 	// only to see that it comes here: it is refused without a record. Nil: none is.
 	Probe func(name string) bool
@@ -116,6 +119,9 @@ func (c Config) checked() (Config, error) {
 	}
 	if c.Observe == nil {
 		c.Observe = func(QueryRecord) {}
+	}
+	if c.Client == nil {
+		c.Client = func(addr netip.Addr) netip.Addr { return addr }
 	}
 	if c.Probe == nil {
 		c.Probe = func(string) bool { return false }

@@ -157,6 +157,12 @@ func plain(a netip.AddrPort) netip.AddrPort {
 	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
 }
 
+// known is a client by the address it is known by, with its port.
+func (s *Server) known(client netip.AddrPort) netip.AddrPort {
+	client = plain(client)
+	return netip.AddrPortFrom(s.cfg.Client(client.Addr()), client.Port())
+}
+
 // Upstreams tells how each upstream has been doing, in the order of preference.
 func (s *Server) Upstreams() []UpstreamStatus { return s.upstreams.status() }
 

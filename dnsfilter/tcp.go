@@ -108,7 +108,7 @@ func (s *Server) pause(err error, doing string) {
 // startStream serves one connection, or closes it where its client has too many.
 func (s *Server) startStream(c *net.TCPConn, b *bound) {
 	from := origin{
-		client: plain(c.RemoteAddr().(*net.TCPAddr).AddrPort()),
+		client: s.known(c.RemoteAddr().(*net.TCPAddr).AddrPort()),
 		local:  plain(c.LocalAddr().(*net.TCPAddr).AddrPort()),
 		pool:   b.Pool, iface: b.Iface,
 	}

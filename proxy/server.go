@@ -158,6 +158,17 @@ func (s *Server) Addrs() []netip.AddrPort {
 	return addrs
 }
 
+// ListenerAddrs are the addresses bound of explicit, or of transparent listeners.
+func (s *Server) ListenerAddrs(transparent bool) []netip.AddrPort {
+	var addrs []netip.AddrPort
+	for i, addr := range s.Addrs() {
+		if s.cfg.Listeners[i].Transparent == transparent {
+			addrs = append(addrs, addr)
+		}
+	}
+	return addrs
+}
+
 // bound reports whether a destination is a listener of this server.
 func (s *Server) bound(addr netip.AddrPort) bool {
 	for _, own := range s.Addrs() {

@@ -87,7 +87,11 @@ func (d *daemon) makeParts() (err error) {
 	if d.dns, err = dnsfilter.New(dnsConfig); err != nil {
 		return err
 	}
-	d.proxy, err = proxy.New(d.proxyConfig())
+	proxyConfig, err := d.proxyConfig()
+	if err != nil {
+		return err
+	}
+	d.proxy, err = proxy.New(proxyConfig)
 	return err
 }
 
@@ -207,9 +211,12 @@ func (d *daemon) policyChanged() {
 func (d *daemon) startDetails() map[string]any {
 	details := map[string]any{
 		"version": version, "pools": len(d.policy.Load().Pools()),
-		"enforced": false, "placement": "explicit",
+		"enforced": false, "placement": d.placementName(),
 	}
-	maps.Copy(details, map[string]any{"proxy": addrTexts(d.proxy.Addrs()), "dns": addrTexts(d.dns.Addrs())})
+	maps.Copy(details, map[string]any{"proxy": addrTexts(d.proxy.ListenerAddrs(false)), "dns": addrTexts(d.dns.Addrs())})
+	if transparent := d.proxy.ListenerAddrs(true); len(transparent) > 0 {
+		details["transparent"] = addrTexts(transparent)
+	}
 	return details
 }
 
@@ -247,8 +254,11 @@ func (d *daemon) status() map[string]any {
 	return map[string]any{
 		"version": version, "policy": policy.Generation(), "pools": pools,
 		"upstreams": d.dns.Upstreams(),
-		"listen":    map[string]any{"proxy": addrTexts(d.proxy.Addrs()), "dns": addrTexts(d.dns.Addrs())},
-		"enforced":  d.enforcementStatus(),
-		"time":      time.Now().UTC().Format(time.RFC3339),
+		"listen": map[string]any{
+			"proxy": addrTexts(d.proxy.ListenerAddrs(false)), "transparent": addrTexts(d.proxy.ListenerAddrs(true)),
+			"dns": addrTexts(d.dns.Addrs()),
+		},
+		"enforced": d.enforcementStatus(),
+		"time":     time.Now().UTC().Format(time.RFC3339),
 	}
 }

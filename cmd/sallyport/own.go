@@ -47,6 +47,21 @@ func (o *ownAddrs) contains(addr netip.AddrPort) bool {
 	return o.local[ip]
 }
 
+// isLocal reports whether addr is one of this machine's.
+func (o *ownAddrs) isLocal(addr netip.Addr) bool {
+	o.mu.RLock()
+	ip := addr.Unmap().WithZone("")
+	local, fresh := ip.IsLoopback() || o.local[ip], time.Since(o.readAt) < localAge
+	o.mu.RUnlock()
+	if local || fresh {
+		return local
+	}
+	o.read()
+	o.mu.RLock()
+	defer o.mu.RUnlock()
+	return o.local[ip]
+}
+
 // read asks the kernel for the machine's addresses.
 func (o *ownAddrs) read() {
 	local := make(map[netip.Addr]bool)

@@ -9,6 +9,7 @@ import (
 	"sallyport/allowlists"
 	"sallyport/dnsfilter"
 	"sallyport/proxy"
+	"sallyport/proxy/firewall"
 )
 
 // The functions here turn settings into the Config of each part.
@@ -30,6 +31,7 @@ func (d *daemon) dnsConfig() (dnsfilter.Config, error) {
 	return dnsfilter.Config{
 		Listeners: listeners,
 		Policy:    d.policy.Load, Gate: d.gate, Observe: d.alerts.ObserveQuery,
+		Probe: d.enforcement.probedName, Client: d.clientOf,
 		Upstreams: s.Upstreams, Own: func(addr netip.AddrPort) bool { return takenBy(listeners, addr) },
 		Search: search, Blocked: s.BlockedReply, BookGrace: s.BookGrace, MaxTTL: s.MaxTTL, Stale: s.Stale,
 		CacheEntries: s.CacheEntries, BookEntries: d.settings.Limits.BookEntries, PerClient: d.settings.Limits.DNSPerClient,
@@ -61,37 +63,33 @@ func (d *daemon) searchSuffixes() ([]allowlists.Host, error) {
 	return suffixes, nil
 }
 
-func (d *daemon) proxyConfig() proxy.Config {
+func (d *daemon) proxyConfig() (proxy.Config, error) {
+	transparent, err := transparentListeners(d.placement, &d.settings, d.policy.Load())
+	if err != nil {
+		return proxy.Config{}, err
+	}
 	return proxy.Config{
-		Listeners: proxyListeners(&d.settings, d.policy.Load()), Limits: d.settings.Limits,
+		Listeners: append(proxyListeners(&d.settings, d.policy.Load()), transparent...), Limits: d.settings.Limits,
 		Policy: d.policy.Load, Gate: d.gate, Observe: d.alerts.ObserveConn, Resolver: d.dns,
-		IsOwn: d.own.contains, Progress: d.settings.Log.Progress, Log: d.log, Registerer: d.registry,
-	}
+		IsOwn: d.own.contains, Probe: d.enforcement.probedConn, Client: d.clientOf,
+		Progress: d.settings.Log.Progress, Log: d.log, Registerer: d.registry,
+	}, nil
 }
 
-// dnsListeners and proxyListeners are the shared listeners and those of pools.
-func dnsListeners(s *allowlists.Settings, policy *allowlists.Policy) []dnsfilter.Listener {
-	var list []dnsfilter.Listener
-	for _, addr := range s.Listen.DNS {
-		list = append(list, dnsfilter.Listener{Addr: addr})
+// clientOf is the address that a client is known by. In a sidecar every local
+// address is one client: a process there can take any of them.
+func (d *daemon) clientOf(addr netip.Addr) netip.Addr {
+	if d.placement == firewall.Sidecar && d.own.isLocal(addr) {
+		return loopback
 	}
-	for _, pool := range policy.Pools() {
-		for _, addr := range pool.Spec().Listen.DNS {
-			list = append(list, dnsfilter.Listener{Addr: addr, Pool: pool.Name()})
-		}
-	}
-	return list
+	return addr
 }
 
-func proxyListeners(s *allowlists.Settings, policy *allowlists.Policy) []proxy.Listener {
-	var list []proxy.Listener
-	for _, addr := range s.Listen.Proxy {
-		list = append(list, proxy.Listener{Addr: addr})
-	}
-	for _, pool := range policy.Pools() {
-		for _, addr := range pool.Spec().Listen.Proxy {
-			list = append(list, proxy.Listener{Addr: addr, Pool: pool.Name()})
-		}
-	}
-	return list
+// loopback is the client of a sidecar.
+var loopback = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+
+// sidecarPool is the pool of the job beside a sidecar; nil if none has it.
+func sidecarPool(policy *allowlists.Policy) *allowlists.Pool {
+	_, pool := policy.Subject(loopback, "", "")
+	return pool
 }

@@ -27,8 +27,11 @@ func (f *enforcementFlags) add(cmd *cobra.Command) {
 	cmd.Flags().StringSliceVar(&f.services, "allow-input", nil, "on a gateway, services of this machine that runners may use: dhcp, ntp")
 }
 
-// transparentPort is the port that listen.transparent: auto takes.
-const transparentPort = "3129"
+// The port that listen.transparent: auto takes.
+const (
+	transparentPort       = "3129"
+	transparentPortNumber = 3129
+)
 
 // A placement is where this daemon stands; "" is explicit: nothing is
 // redirected to it.
@@ -60,4 +63,12 @@ func placementOf(said firewall.Mode, settings *allowlists.Settings, policy *allo
 		}
 	}
 	return firewall.Sidecar
+}
+
+// placementName is the placement as events, metrics and status name it.
+func (d *daemon) placementName() string {
+	if d.placement == "" {
+		return "explicit"
+	}
+	return string(d.placement)
 }
