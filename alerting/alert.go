@@ -14,6 +14,7 @@ const (
 	AlertDirectIP         = "direct-ip"
 	AlertDeniedThenDirect = "denied-then-direct"
 	AlertSNIMismatch      = "sni-mismatch"
+	AlertAddressMismatch  = "address-mismatch"
 	AlertMetadataAccess   = "metadata-access"
 	AlertForeignResolver  = "foreign-resolver"
 	AlertRebinding        = "rebinding"
@@ -23,7 +24,7 @@ const (
 
 // alertKinds are the alerts above, in the order of docs/alerts.md.
 var alertKinds = []string{
-	AlertDeniedEgress, AlertDirectIP, AlertDeniedThenDirect, AlertSNIMismatch, AlertMetadataAccess,
+	AlertDeniedEgress, AlertDirectIP, AlertDeniedThenDirect, AlertSNIMismatch, AlertAddressMismatch, AlertMetadataAccess,
 	AlertForeignResolver, AlertRebinding, AlertFirstSeen, AlertPolicy,
 }
 

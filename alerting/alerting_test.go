@@ -69,12 +69,12 @@ func TestAConnectionBecomesALine(t *testing.T) {
 		SNI: "other.example", ALPN: "h2,http/1.1", ECH: true, Method: "CONNECT",
 		Decision: allowlists.Decision{Reason: allowlists.SNIMismatch, Quiet: true},
 		DNSIDs:   []string{"a2b3c4d5e6f7", "b2b3c4d5e6f7"}, Names: []string{"registry.corp.example"},
-		Redialled: true, Ambiguous: true, Sent: 0, Received: 0, Took: 2 * time.Second, Err: "reset",
+		Redialled: true, Original: netip.MustParseAddr("203.0.113.5"), Ambiguous: true, Sent: 0, Received: 0, Took: 2 * time.Second, Err: "reset",
 	}
 	const want = `{"v":1,"time":"2026-11-23T12:00:00.123456Z","kind":"conn","id":"k3v9x2m4p7qa","pool":"build","client":"10.20.0.7","iface":"br-build","policy":3,` +
 		`"job":{"repo":"corp/app"},"via":"connect","host":"registry.corp.example","port":443,"ip":"198.51.100.7","client_port":50123,"sni":"other.example",` +
 		`"alpn":"h2,http/1.1","ech":true,"method":"CONNECT","verdict":"deny","reason":"sni-mismatch","quiet":true,"dns_id":"b2b3c4d5e6f7",` +
-		`"names":["registry.corp.example"],"redialled":true,"ambiguous":true,"sent":0,"received":0,"ms":2000.000,"error":"reset","phase":"close"}` + "\n"
+		`"names":["registry.corp.example"],"redialled":true,"original":"203.0.113.5","ambiguous":true,"sent":0,"received":0,"ms":2000.000,"error":"reset","phase":"close"}` + "\n"
 	lines, _ := observed(t, func(a *alerting.Alerting) { a.ObserveConn(record) })
 	if lines != want {
 		t.Errorf("got  %swant %s", lines, want)

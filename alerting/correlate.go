@@ -112,6 +112,7 @@ func newCorrelator(config correlatorConfig) (*correlator, error) {
 	}
 	c.detectors = []detector{
 		deniedEgress{}, &direct{c.window, c.refused}, &metadataAccess{c.window, c.refused}, rebinding{}, sniMismatch{},
+		&addressMismatch{hold: config.duration("address_mismatch_hold", 10*time.Minute)},
 		foreignResolver{}, policyTrouble{}, &firstSeen{c.baseline, c.suspect},
 	}
 	c.metrics = newAlertMetrics(config.registerer)

@@ -147,6 +147,10 @@ func TestEachAlertIsRaisedByWhatItNames(t *testing.T) {
 
 		{"TLS names another host", events{connect("git.example", 443, reason(allowlists.SNIMismatch), func(e *alerting.Event) { e.SNI, e.Phase = "evil.example", alerting.PhaseClose })}, "sni-mismatch:high:1"},
 		{"TLS names another host, in audit", events{connect("git.example", 443, reason(allowlists.SNIMismatch), audited)}, "sni-mismatch:high:1"},
+		{"a name at an address it never had", events{connect("git.example", 443, redialled)}, "address-mismatch:medium:1"},
+		{"a name at an address it never had, but has by our own resolution", events{connect("git.example", 443, redialled, func(e *alerting.Event) { e.Original = e.IP })}, ""},
+		{"a name at an address it never had, soon after a start without a book", events{started(false), connect("git.example", 443, redialled)}, ""},
+		{"a name at an address it never had, soon after a start with its book", events{started(true), connect("git.example", 443, redialled)}, "address-mismatch:medium:1"},
 		{"Host names another host", events{connect("git.example", 80, reason(allowlists.HostMismatch))}, "sni-mismatch:high:1"},
 		{"a DoH name", events{question("dns.google", reason(allowlists.ResolverBypass))}, "foreign-resolver:high:1"},
 
@@ -220,4 +224,9 @@ func find(t testing.TB, c alerting.Correlator, alert string) alerting.Alert {
 	}
 	t.Fatalf("no %s among %s", alert, summarise(c.Alerts()))
 	return alerting.Alert{}
+}
+
+// started is the start of a daemon that kept its book of answers, or did not.
+func started(kept bool) alerting.Event {
+	return alerting.Event{Kind: alerting.KindSystem, Event: alerting.SystemStarted, Time: noon, Details: map[string]any{"book_kept": kept}}
 }

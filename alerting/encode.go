@@ -134,6 +134,7 @@ func (w *encoder) conn(e *Event) {
 	w.optional("dns_id", e.DNSID)
 	w.names("names", e.Names)
 	w.flag("redialled", e.Redialled)
+	w.addr("original", e.Original)
 	w.flag("ambiguous", e.Ambiguous)
 	if e.Phase == PhaseProgress || e.Phase == PhaseClose {
 		w.line.Int64("sent", e.Sent)

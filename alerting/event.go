@@ -101,7 +101,8 @@ type Event struct {
 	Names      []string   `json:"names"`  // names answered with IP, newest first
 	Redialled  bool       `json:"redialled"`
 	Ambiguous  bool       `json:"ambiguous"`
-	Sent       int64      `json:"sent"` // bytes from the job to the world
+	Original   netip.Addr `json:"original"` // that a redialled connection was made to
+	Sent       int64      `json:"sent"`     // bytes from the job to the world
 	Received   int64      `json:"received"`
 
 	// alert.

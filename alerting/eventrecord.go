@@ -92,7 +92,7 @@ func fromConn(r proxy.ConnRecord) Event {
 	e.Host, e.Port, e.IP, e.ClientPort = r.Host, r.Port, plainAddr(r.Addr), r.ClientPort
 	e.SNI, e.ALPN, e.ECH = r.SNI, r.ALPN, r.ECH
 	e.DNSID = answerUsed(&r)
-	e.Names, e.Redialled, e.Ambiguous = r.Names, r.Redialled, r.Ambiguous
+	e.Names, e.Redialled, e.Ambiguous, e.Original = r.Names, r.Redialled, r.Ambiguous, plainAddr(r.Original)
 	e.Sent, e.Received = r.Sent, r.Received
 	e.Took, e.Error = r.Took.Truncate(time.Microsecond), r.Err
 	return e

@@ -56,6 +56,9 @@ var kinds = []struct {
 	{alerting.AlertSNIMismatch, "25 hosts were asked for, and others named, by 10.20.0.7 in pool build", func(n int) alerting.Event {
 		return connect(fmt.Sprintf("host%02d.example", n), 443, reason(allowlists.SNIMismatch))
 	}},
+	{alerting.AlertAddressMismatch, "25 hosts were claimed at addresses they never had by 10.20.0.7 in pool build", func(n int) alerting.Event {
+		return connect(fmt.Sprintf("host%02d.example", n), 443, redialled)
+	}},
 	{alerting.AlertForeignResolver, "25 resolvers were wanted by 10.20.0.7 in pool build", func(n int) alerting.Event {
 		return question(fmt.Sprintf("host%02d.example", n), reason(allowlists.ResolverBypass))
 	}},
@@ -67,6 +70,12 @@ var kinds = []struct {
 			e.Verdict, e.Reason, e.Phase, e.Sent = allowlists.Allow, allowlists.Allowed, alerting.PhaseClose, 100
 		})
 	}},
+}
+
+// redialled makes a connection one whose name never had the address it was made to.
+func redialled(e *alerting.Event) {
+	e.Verdict, e.Reason, e.Phase, e.Via = allowlists.Allow, allowlists.Allowed, alerting.PhaseOpen, "tls"
+	e.Redialled, e.IP, e.Original = true, netip.MustParseAddr("140.82.121.4"), netip.MustParseAddr("203.0.113.5")
 }
 
 func TestEachKindFoldsPerClient(t *testing.T) {

@@ -16,6 +16,7 @@ var perDestination = map[string]string{
 	AlertDeniedEgress:    "destinations were refused to",
 	AlertDirectIP:        "addresses that no answer gave were tried by",
 	AlertSNIMismatch:     "hosts were asked for, and others named, by",
+	AlertAddressMismatch: "hosts were claimed at addresses they never had by",
 	AlertForeignResolver: "resolvers were wanted by",
 	AlertRebinding:       "allowed names were answered with special addresses to",
 	AlertFirstSeen:       "allowed but new destinations were reached by",

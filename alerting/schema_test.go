@@ -36,6 +36,7 @@ func fullEvents() []alerting.Event {
 	conn.Kind, conn.Phase, conn.Via, conn.Method = alerting.KindConn, alerting.PhaseClose, "http", "GET"
 	conn.Host, conn.Port, conn.IP, conn.ClientPort = "registry.corp.example", 443, netip.MustParseAddr("198.51.100.7"), 50123
 	conn.SNI, conn.ALPN, conn.ECH, conn.DNSID, conn.Names = "registry.corp.example", "h2,http/1.1", true, "a2b3c4d5e6f7", []string{"registry.corp.example"}
+	conn.Original = netip.MustParseAddr("203.0.113.5")
 	conn.Redialled, conn.Ambiguous, conn.Sent, conn.Received = true, true, 1024, 65536
 	alert.Kind, alert.Alert, alert.Severity, alert.Summary = alerting.KindAlert, "denied-egress", "medium", "build tried evil.example, which its allowlist does not name"
 	alert.Key, alert.Count, alert.First, alert.Last, alert.Evidence = "denied-egress/build/evil.example", 3, noon, noon, []string{"k3v9x2m4p7qa"}

@@ -59,6 +59,7 @@ var connFields = concat(
 		{"dns_id", "text", false, "The id of the `dns` event whose answer was used."},
 		{"names", "texts", false, "Names that this pool was answered with for the address, newest first."},
 		{"redialled", "true", false, "The address given was not one of the name's; our own answer was dialled."},
+		{"original", "address", false, "The address that a redialled connection was made to."},
 		{"ambiguous", "true", false, "Several names have the address; the one asked last was taken."},
 		{"sent", "count", false, "Bytes from the job to the world so far; in `progress` and `close`."},
 		{"received", "count", false, "Bytes from the world to the job so far; in `progress` and `close`."},

@@ -153,7 +153,7 @@ func thresholdKeys() []key {
 	}
 	return []key{
 		row("denied_then_direct_window", durationKind, "30s", "denied-then-direct: time from a refused name to the direct connection", false),
-		row("address_mismatch_hold", durationKind, "10m", "address-mismatch: held back this long after a start without a kept book", true),
+		row("address_mismatch_hold", durationKind, "10m", "address-mismatch: held back this long after a start without a kept book", false),
 		row("scan_destinations", countKind, "20", "scan: different refused destinations or ports of one client", true),
 		row("scan_window", durationKind, "60s", "scan: within this time", true),
 		row("dns_tunnel_names", countKind, "100", "dns-tunnel: unique names under one registrable domain by one client", true),
