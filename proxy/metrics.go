@@ -11,6 +11,7 @@ type metrics struct {
 	open        *prometheus.GaugeVec   // pool
 	setup       prometheus.Histogram   // in seconds
 	bytes       *prometheus.CounterVec // pool, direction
+	packets     *prometheus.CounterVec // outcome
 }
 
 // newMetrics registers the counters; a nil registerer counts into nothing.
@@ -33,11 +34,18 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 			Name: "sallyport_bytes_total",
 			Help: "Bytes carried; sent is from the job to the world.",
 		}, []string{"pool", "direction"}),
+		packets: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "sallyport_packets_total",
+			Help: "Packets that the firewall refused or passed outside TCP and DNS: recorded, repeated, unrecorded, lost.",
+		}, []string{"outcome"}),
+	}
+	for _, outcome := range []PacketOutcome{PacketRecorded, PacketRepeated, PacketUnrecorded, PacketLost} {
+		m.packets.WithLabelValues(string(outcome))
 	}
 	if reg == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.connections, m.open, m.setup, m.bytes} {
+	for _, c := range []prometheus.Collector{m.connections, m.open, m.setup, m.bytes, m.packets} {
 		if err := reg.Register(c); err != nil {
 			return nil, err
 		}

@@ -68,6 +68,7 @@ type Server struct {
 	limits  *limits
 	carrier http.Handler
 	metrics *metrics
+	packets *packetFlows
 
 	refusing chan struct{} // one for each connection that is being told of a limit
 	draining atomic.Bool
@@ -113,7 +114,7 @@ func New(cfg Config) (*Server, error) {
 		limits: newLimits(limitCounts{
 			connections: cfg.Limits.Connections, connectionsPerClient: cfg.Limits.ConnectionsPerClient, dials: cfg.Limits.Dials,
 		}, time.Now),
-		refusing: make(chan struct{}, refusalsAtOnce),
+		refusing: make(chan struct{}, refusalsAtOnce), packets: newPacketFlows(),
 		sessions: make(map[*session]struct{}),
 	}
 	if s.cfg.IsOwn == nil {
