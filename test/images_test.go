@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"encoding/pem"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -138,8 +139,9 @@ func buildStandin(t *testing.T) string {
 }
 
 // runnerImage is a small machine for jobs: busybox, the stand-in for UDP, and
-// this machine's curl with the libraries that it loads.
-func (f *fleet) runnerImage() string {
+// this machine's curl with the libraries that it loads; more as importImage
+// takes it.
+func (f *fleet) runnerImage(more ...map[string]string) string {
 	f.t.Helper()
 	find := func(name string) string {
 		path, err := exec.LookPath(name)
@@ -161,5 +163,10 @@ func (f *fleet) runnerImage() string {
 			files[paths[0]] = paths[0]
 		}
 	}
-	return f.importImage("runner", files, "ENV PATH=/bin", `CMD ["/bin/busybox", "sleep", "600"]`)
+	name := "runner"
+	for _, m := range more {
+		name = "job"
+		maps.Copy(files, m)
+	}
+	return f.importImage(name, files, "ENV PATH=/bin", `CMD ["/bin/busybox", "sleep", "600"]`)
 }

@@ -7,6 +7,10 @@
 //	                             would not take, or that has TEXT where Slack
 //	                             reads markup, is answered with 400
 //	standin udp HOST:PORT        sends a datagram, and fails if nothing comes back
+//	standin watch                prints every IP packet that comes in
+//	standin frame IFACE IP:PORT  sends a datagram past the stack, as a raw frame
+//	standin mark N IP:PORT       sends a datagram from a socket with a mark
+//	standin as UID COMMAND...    does one of these as another user
 package main
 
 import (
@@ -17,6 +21,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strconv"
 	"sync"
 	"time"
 )
@@ -29,6 +34,7 @@ type entry struct {
 	Body     string    `json:"body,omitempty"`
 	Question string    `json:"question,omitempty"` // name asked of the resolver
 	From     string    `json:"from,omitempty"`     // sender of a datagram
+	Packet   string    `json:"packet,omitempty"`   // protocol, source and destination
 	Problems []string  `json:"problems,omitempty"` // with Slack's payload
 }
 
@@ -58,8 +64,21 @@ func run(args []string) error {
 		return server.ListenAndServe()
 	case len(args) == 2 && args[0] == "udp":
 		return send(args[1])
+	case len(args) == 1 && args[0] == "watch":
+		return watch()
+	case len(args) == 3 && args[0] == "frame":
+		return frame(args[1], args[2])
+	case len(args) == 3 && args[0] == "mark":
+		mark, err := strconv.Atoi(args[1])
+		return errors.Join(err, marked(mark, args[2]))
+	case len(args) > 2 && args[0] == "as":
+		uid, err := strconv.Atoi(args[1])
+		if err := errors.Join(err, become(uid)); err != nil {
+			return err
+		}
+		return run(args[2:])
 	default:
-		return errors.New("usage: standin world CERT KEY | slack TEXT | udp HOST:PORT")
+		return errors.New("usage: standin world CERT KEY | slack TEXT | udp HOST:PORT | watch | frame IFACE IP:PORT | mark N IP:PORT | as UID COMMAND")
 	}
 }
 
