@@ -37,7 +37,7 @@ func (l *loader) addPresets(v values, spec *PoolSpec, places *poolPlaces) {
 			continue
 		}
 		for i := range allow {
-			allow[i].ResolvesTo = slices.Concat(use.resolvesTo, spec.ResolvesTo)
+			allow[i].ResolvesTo = slices.Concat(allow[i].ResolvesTo, use.resolvesTo, spec.ResolvesTo)
 		}
 		spec.Presets = append(spec.Presets, use.name)
 		spec.Allow = append(spec.Allow, allow...)
@@ -89,11 +89,15 @@ func (l *loader) presetRules(use presetUse) (allow, quiet []Rule, ok bool) {
 		return nil, nil, false
 	}
 	file := "preset:" + use.name
-	inner := &loader{report: l.report, schema: presetSchema(), now: l.now}
+	if !l.presetVariables(use, text) {
+		return nil, nil, false
+	}
+	inner := &loader{report: l.report, schema: presetSchema(), env: l.env, now: l.now}
 	root := diag.Parse(file, text, l.report)
 	if root == nil {
 		return nil, nil, false
 	}
+	inner.expand(root)
 	v := make(values)
 	inner.section(root, "", file, v)
 	params, ok := l.params(use, get[[]string](v, "params"))
@@ -125,6 +129,19 @@ func (l *loader) presetRules(use presetUse) (allow, quiet []Rule, ok bool) {
 		l.report.Warnf(use.at, "%d of its hosts left out: %s", leftOut, needs(use.name, wanted))
 	}
 	return allow, quiet, true
+}
+
+// presetVariables reports whether the environment has what the text of a preset
+// takes from it, as kubernetes-api does the address of the API server.
+func (l *loader) presetVariables(use presetUse, text []byte) bool {
+	for _, m := range variable.FindAllSubmatch(text, -1) {
+		name := string(m[1])
+		if _, set := l.variable(name); name != "" && !set {
+			l.report.Errorf(use.at, "preset %q takes %s from the environment, where it is not set; set it, or leave the preset out", use.name, name)
+			return false
+		}
+	}
+	return true
 }
 
 // meantPreset is the mend for an unknown preset.

@@ -1,6 +1,7 @@
 package allowlists_test
 
 import (
+	"net/netip"
 	"os"
 	"regexp"
 	"strings"
@@ -32,5 +33,51 @@ func TestBuiltInPresetsLoad(t *testing.T) {
 			report.WriteErrors(&out)
 			t.Error(out.String())
 		}
+	}
+}
+
+// The preset for a cluster's API server takes its address from the environment
+// of the pod, and allows exactly that.
+func TestPresetFromTheEnvironment(t *testing.T) {
+	text := "pools:\n  build: {sources: [127.0.0.1], presets: [kubernetes-api]}\n"
+	cluster := func(vars map[string]string) func(string) (string, bool) {
+		return func(name string) (string, bool) { v, set := vars[name]; return v, set }
+	}
+	source := []allowlists.Source{{Name: "sallyport.yaml", Text: []byte(text)}}
+	f, report := allowlists.Load(source, cluster(map[string]string{"KUBERNETES_SERVICE_HOST": "10.96.0.1", "KUBERNETES_SERVICE_PORT": "6443"}), today)
+	if f == nil {
+		t.Fatal(report.Err())
+	}
+	build := f.Policy.Pools()[0]
+	for _, c := range []struct {
+		addr string
+		port uint16
+		want allowlists.Reason
+	}{
+		{"10.96.0.1", 6443, allowlists.Allowed},
+		{"10.96.0.1", 443, allowlists.PortNotAllowed},
+		{"10.96.0.2", 6443, allowlists.SpecialAddress},
+	} {
+		if got := build.DecideLiteral(netip.MustParseAddr(c.addr), c.port, today).Reason; got != c.want {
+			t.Errorf("%s:%d is %s, want %s", c.addr, c.port, got, c.want)
+		}
+	}
+	for _, rule := range f.Spec.Pools[0].Allow {
+		if !rule.Host.IsZero() && (len(rule.ResolvesTo) != 1 || rule.ResolvesTo[0].String() != "10.96.0.1/32") {
+			t.Errorf("%s resolves to %v", rule.Host, rule.ResolvesTo)
+		}
+	}
+	for name, vars := range map[string]map[string]string{
+		"outside a cluster":      {},
+		"no port":                {"KUBERNETES_SERVICE_HOST": "10.96.0.1"},
+		"a name for the address": {"KUBERNETES_SERVICE_HOST": "api.cluster.example", "KUBERNETES_SERVICE_PORT": "443"},
+	} {
+		if f, _ := allowlists.Load(source, cluster(vars), today); f != nil {
+			t.Errorf("%s: it loads", name)
+		}
+	}
+	_, report = allowlists.Load(source, cluster(nil), today)
+	if want := `sallyport.yaml:2:43: preset "kubernetes-api" takes KUBERNETES_SERVICE_HOST from the environment, where it is not set; set it, or leave the preset out`; !strings.Contains(report.Err().Error(), want) {
+		t.Errorf("%v\nwant %s", report.Err(), want)
 	}
 }

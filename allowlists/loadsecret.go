@@ -148,6 +148,14 @@ var variable = regexp.MustCompile(`\$(?:\$|\{([^}]*)\}?)?`)
 // variableName is what a variable of the environment may be called.
 var variableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
+// variable looks a name up in the environment.
+func (l *loader) variable(name string) (text string, set bool) {
+	if l.env == nil {
+		return "", false
+	}
+	return l.env(name)
+}
+
 // expand replaces ${NAME} in every value below n. It never looks at keys, and
 // what a variable holds is not looked at again.
 func (l *loader) expand(n *diag.Node) {
@@ -176,10 +184,7 @@ func (l *loader) expand(n *diag.Node) {
 			n.Kind = diag.Bad
 			continue
 		}
-		text, set := "", false
-		if l.env != nil {
-			text, set = l.env(name)
-		}
+		text, set := l.variable(name)
 		if !set {
 			l.report.Errorf(n.At(m[0]), "the environment variable %s is not set; set it, or write $${%s} for that text itself", name, name)
 			n.Kind = diag.Bad

@@ -183,6 +183,8 @@ func presetKeys() []key {
 		{path: "hosts", kind: rulesKind, def: "[]", doc: "Hosts of the preset"},
 		{path: "quiet", kind: rulesKind, def: "[]", doc: "What is refused without an alert"},
 		{path: "hosts[].host", kind: textKind, doc: "As pools.*.allow[].host"},
+		{path: "hosts[].cidr", kind: textKind, doc: "As pools.*.allow[].cidr"},
+		{path: "hosts[].resolves_to", kind: prefixesKind, def: "[]", doc: "As pools.*.allow[].resolves_to"},
 		{path: "hosts[].ports", kind: portsKind, def: "[443]", doc: "As pools.*.allow[].ports"},
 		{path: "hosts[].source", kind: textKind, def: `""`, doc: "Public source of the line"},
 		{path: "hosts[].verified", kind: textKind, def: `""`, doc: "Day the source was read, or unverified"},

@@ -22,6 +22,7 @@ Built-in allowlists, each line with its source. ` + "`sallyport presets NAME`" +
 - (?): general knowledge, not yet held against a source. The other lines carry the day somebody did so.
 - Parameters are given where the preset is used, each one label of a host name:
   ` + "`{preset: ecr, region: eu-west-1, account: \"123456789012\"}`" + `. Without them the hosts that need one are left out, with a warning.
+- ` + "`${NAME}`" + ` is a variable of Sallyport's environment, which must be set where the preset is used.
 - ` + "`quiet-`" + ` presets allow nothing: what they name is refused without a ` + "`denied-egress`" + ` alert.
 
 A GitLab or GitHub server of your own is a rule of your own: its runners tell the hosts in variables such as
@@ -55,6 +56,12 @@ func line(l list) string {
 	var hosts []string
 	for _, e := range l.Hosts {
 		text := "`" + e.Host + "`"
+		if e.CIDR != "" {
+			text = "cidr `" + e.CIDR + "`"
+		}
+		if len(e.Ports) > 0 {
+			text += " port `" + strings.Join(e.Ports, "`, `") + "`"
+		}
 		if e.Writable {
 			text += " (W)"
 		}

@@ -27,8 +27,11 @@ type list struct {
 // An entry is one line of a list: a pattern, perhaps with ports, and who says so.
 type entry struct {
 	Host, Source, Verified, TLS, Reason string
+	CIDR                                string // instead of Host
+	Ports                               []string
 	Writable, Anyone                    bool
 	DNSTypes                            []string `yaml:"dns_types"`
+	ResolvesTo                          []string `yaml:"resolves_to"`
 }
 
 // pattern is the entry's host without its ports.
@@ -39,6 +42,9 @@ func (e entry) pattern() string {
 
 // ports are the entry's ports as written, 443 where none are.
 func (e entry) ports() []string {
+	if len(e.Ports) > 0 {
+		return e.Ports
+	}
 	if _, ports, found := strings.Cut(e.Host, ":"); found {
 		return strings.Split(ports, ",")
 	}
@@ -111,7 +117,7 @@ func TestNoLineIsThereTwice(t *testing.T) {
 		l, seen := read(t, name), make(map[string]bool)
 		for _, e := range l.Hosts {
 			for _, port := range e.ports() {
-				if key := e.pattern() + ":" + port; seen[key] {
+				if key := e.pattern() + e.CIDR + ":" + port; seen[key] {
 					t.Errorf("%s: %s is there twice", name, key)
 				} else {
 					seen[key] = true
@@ -127,11 +133,20 @@ func TestNoLineIsThereTwice(t *testing.T) {
 // label is one label of a host name with at most one wildcard, or a parameter.
 var label = regexp.MustCompile(`^(\*|[a-z0-9-]*\*?[a-z0-9-]*)$`)
 
+// fromEnvironment is a value that is a variable of the environment.
+var fromEnvironment = regexp.MustCompile(`^\$\{[A-Z_]+\}$`)
+
 // template is a parameter in a host.
 var template = regexp.MustCompile(`\{([a-z]+)\}`)
 
 func TestPatternsAreNarrow(t *testing.T) {
 	each(t, func(t *testing.T, preset string, e entry) {
+		if e.CIDR != "" {
+			if e.Host != "" || !fromEnvironment.MatchString(e.CIDR) {
+				t.Errorf("%s: addresses change hands; name a host, or take %q from the environment", preset, e.CIDR)
+			}
+			return
+		}
 		first, rest, _ := strings.Cut(template.ReplaceAllString(e.pattern(), "x"), ".")
 		for i, l := range append([]string{first}, strings.Split(rest, ".")...) {
 			if l == "" || !label.MatchString(l) || i > 0 && strings.Contains(l, "*") {
@@ -153,6 +168,9 @@ func TestPatternsAreNarrow(t *testing.T) {
 func TestPortsAreNumbersAndTLSIsOffOnlyWhereSSHAnswersOn443(t *testing.T) {
 	each(t, func(t *testing.T, preset string, e entry) {
 		for _, text := range e.ports() {
+			if fromEnvironment.MatchString(text) {
+				continue
+			}
 			if port, err := strconv.ParseUint(text, 10, 16); err != nil || port == 0 {
 				t.Errorf("%s: port %q of %s", preset, text, e.Host)
 			}
