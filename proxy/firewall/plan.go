@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 )
 
 // A Mode says where the packets that are taken come from.
@@ -79,9 +80,79 @@ type Plan struct {
 	Devices []string
 	// Gateway: whether runners may ask the machine itself for DHCP and NTP.
 	DHCP, NTP bool
+	// Metadata are the addresses at which clouds hand out credentials; no way
+	// lets anything pass to them, not even one in audit.
+	Metadata []netip.Addr
 	// LogGroup is the nflog group of what is refused.
 	LogGroup uint16
 }
+
+// Validate says what makes a plan senseless: one that would let everything out,
+// or nothing in. Only a valid plan may be applied.
+func (p *Plan) Validate() error {
+	for _, way := range p.Ways {
+		for _, name := range way.Interfaces {
+			if err := validDevice(name); err != nil {
+				return err
+			}
+		}
+	}
+	for _, name := range p.Devices {
+		if err := validDevice(name); err != nil {
+			return err
+		}
+	}
+	if p.LogGroup == 0 {
+		return errors.New("group 0 of nflog belongs to the kernel; choose another")
+	}
+	switch p.Mode {
+	case Sidecar:
+		return p.validateSidecar()
+	case Gateway:
+		return p.validateGateway()
+	default:
+		_, err := ParseMode(string(p.Mode))
+		return err
+	}
+}
+
+func (p *Plan) validateSidecar() error {
+	switch {
+	case len(p.Ways) != 1:
+		return fmt.Errorf("a sidecar has one way, the job's; this plan has %d", len(p.Ways))
+	case len(p.Ways[0].Interfaces)+len(p.Ways[0].Sources) > 0:
+		return errors.New("a sidecar takes all that its namespace sends; interfaces and sources are a gateway's")
+	case p.Own.UID == 0 || p.Own.UID == noUID:
+		return errors.New("a sidecar runs as a user of its own, not as root, which a job may be too; choose one with --uid")
+	case p.Own.Cgroup.ID != 0 && (p.Own.Cgroup.Level == 0 || p.Own.Cgroup.Path == ""):
+		return errors.New("the root of the cgroups holds the job too; a cgroup that exempts must lie below it")
+	}
+	return nil
+}
+
+func (p *Plan) validateGateway() error {
+	if len(p.Ways) == 0 {
+		return errors.New("a gateway needs a pool with interfaces or sources")
+	}
+	for _, way := range p.Ways {
+		if len(way.Interfaces)+len(way.Sources) == 0 {
+			return fmt.Errorf("pool %q has neither interfaces nor sources, so a gateway cannot tell its packets", way.Pool)
+		}
+	}
+	return nil
+}
+
+// validDevice refuses what the kernel takes for no name of an interface
+// (dev_valid_name), and what would end a string in nft's grammar.
+func validDevice(name string) error {
+	if name == "" || len(name) > 15 || name == "lo" || strings.ContainsAny(name, "/:\"*\\ \t\n") {
+		return fmt.Errorf("%q cannot be watched as an interface", name)
+	}
+	return nil
+}
+
+// noUID is the user that no process has (uid_t -1).
+const noUID = 1<<32 - 1
 
 // DefaultLogGroup is the nflog group that is used unless said otherwise.
 const DefaultLogGroup = 3128

@@ -1,0 +1,286 @@
+package firewall
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+)
+
+// Names in a gateway's table.
+const (
+	setRunners   = "runner_devices"
+	setSources4  = "sources4"
+	setSources6  = "sources6"
+	setLinkLocal = "link_local"
+	chainSpoofed = "spoofed"
+	chainService = "services"
+)
+
+// linkLocal is where IPv6 neighbours talk from.
+var linkLocal = netip.MustParsePrefix("fe80::/10")
+
+// gateway is the model of a machine that routes for runners.
+func (p *Plan) gateway() table {
+	g := &gatewayModel{plan: p, t: table{family: "inet"}}
+	g.addSets()
+	g.t.chains = append(g.t.chains, p.refusal(), g.spoofed(), g.services())
+	redirect := chain{name: "take", hook: prerouting, priority: natPriority, nat: true}
+	in := chain{name: "in", hook: input, priority: filter, rules: []rule{a("", matchDevice{name: "lo"}, accept{})}}
+	through := chain{name: "forward", hook: forward, priority: filter}
+	asked := chain{name: "asked", hook: prerouting, priority: afterChecks}
+	audit := false
+	for _, n := range g.order() {
+		way := &p.Ways[n]
+		passes := chainRefuse
+		if way.PassesOther {
+			audit, passes = true, numbered("forward", n)
+			g.t.chains = append(g.t.chains, g.passing(n, way))
+		}
+		g.t.chains = append(g.t.chains, chain{name: numbered("take", n), rules: g.redirects(way)}, chain{name: numbered("in", n), rules: g.in(n, way)})
+		for _, match := range g.matches(n) {
+			comment := "pool " + printable(way.Pool)
+			asked.rules = append(asked.rules, p.asked(match...)...)
+			redirect.rules = append(redirect.rules, a(comment, and(match, goTo{numbered("take", n)})...))
+			in.rules = append(in.rules, a(comment, and(match, goTo{numbered("in", n)})...))
+			through.rules = append(through.rules, a(comment, and(match, goTo{passes})...))
+		}
+	}
+	in.rules = append(in.rules, g.fromRunnerDevices(chainService)...)
+	through.rules = append(through.rules, g.fromRunnerDevices(chainRefuse)...)
+	through.rules = append(through.rules, g.toRunners(audit)...)
+	g.t.chains = append(g.t.chains, g.check(), asked, redirect, in,
+		chain{name: "opened", hook: output, priority: filter, rules: []rule{
+			a("connections that this machine opens: their answers may come in", matchOpening{}, matchState{stateNew}, setMark{}),
+		}}, through)
+	return g.t
+}
+
+// A gatewayModel collects what the chains of a gateway share.
+type gatewayModel struct {
+	plan    *Plan
+	t       table
+	devices []string // of every way
+	sources map[bool]bool
+}
+
+func (g *gatewayModel) addSets() {
+	g.sources = map[bool]bool{}
+	var all4, all6 []addrRange
+	for n, way := range g.plan.Ways {
+		g.devices = append(g.devices, way.Interfaces...)
+		own4, own6 := g.plan.sourcesOf(n, false), g.plan.sourcesOf(n, true)
+		if len(way.Interfaces) > 1 {
+			g.t.addNames(numbered("devices", n), way.Interfaces)
+		}
+		g.t.addAddrs(numbered("sources4", n), false, own4)
+		g.t.addAddrs(numbered("sources6", n), true, own6)
+		g.t.addPorts(numbered("explicit", n), way.Explicit)
+		all4, all6 = append(all4, own4...), append(all6, own6...)
+	}
+	g.devices = sorted(g.devices)
+	g.t.addNames(setRunners, g.devices)
+	g.sources[false] = g.t.addAddrs(setSources4, false, merged(all4))
+	g.sources[true] = g.t.addAddrs(setSources6, true, merged(all6))
+	g.t.addAddrs(setLinkLocal, true, []addrRange{rangeOf(linkLocal)})
+	g.t.addICMP()
+	g.t.addMetadata(g.plan)
+}
+
+// order is the ways as packets meet them: those that name sources first.
+func (g *gatewayModel) order() []int {
+	order := make([]int, len(g.plan.Ways))
+	for n := range order {
+		order[n] = n
+	}
+	slices.SortStableFunc(order, func(a, b int) int {
+		return min(len(g.plan.Ways[b].Sources), 1) - min(len(g.plan.Ways[a].Sources), 1)
+	})
+	return order
+}
+
+// matches are the ways to tell a packet of this way, one for each family; a
+// rule matches if any does.
+func (g *gatewayModel) matches(n int) [][]part {
+	way := &g.plan.Ways[n]
+	var device []part
+	switch len(way.Interfaces) {
+	case 0:
+	case 1:
+		device = []part{matchDevice{name: way.Interfaces[0]}}
+	default:
+		device = []part{matchDevice{set: numbered("devices", n)}}
+	}
+	if len(way.Sources) == 0 {
+		return [][]part{device}
+	}
+	var out [][]part
+	if len(g.plan.sourcesOf(n, false)) > 0 {
+		out = append(out, and(device, matchAddr{source: true, set: numbered("sources4", n)}))
+	}
+	if len(g.plan.sourcesOf(n, true)) > 0 {
+		out = append(out, and(device, matchAddr{six: true, source: true, set: numbered("sources6", n)}))
+	}
+	return out
+}
+
+// check drops what does not come from where it says, before anything else
+// looks at it.
+func (g *gatewayModel) check() chain {
+	c := chain{name: "check", hook: prerouting, priority: beforeNAT, rules: []rule{a("", matchDevice{name: "lo"}, accept{})}}
+	spoofed := goTo{chainSpoofed}
+	runners := matchDevice{set: setRunners}
+	if len(g.devices) > 0 {
+		c.rules = append(c.rules,
+			a("its answer would leave elsewhere", runners, matchSpoofed{}, spoofed),
+			a("", matchRouting{}, runners, spoofed))
+	}
+	for _, six := range []bool{false, true} {
+		if g.sources[six] {
+			c.rules = append(c.rules, a("its answer would leave elsewhere", g.anySource(six, true), matchSpoofed{}, spoofed))
+		}
+	}
+	for _, n := range g.order() {
+		for _, match := range g.matches(n) {
+			c.rules = append(c.rules, a("pool "+printable(g.plan.Ways[n].Pool), and(match, accept{})...))
+		}
+	}
+	if len(g.devices) > 0 {
+		c.rules = append(c.rules, g.beforeAddress(runners)...)
+		c.rules = append(c.rules, a("a source of no pool", runners, spoofed))
+	}
+	for _, six := range []bool{false, true} {
+		if g.sources[six] {
+			c.rules = append(c.rules, a("a pool's source by another way", g.anySource(six, true), spoofed))
+		}
+	}
+	return c
+}
+
+// beforeAddress is what a machine says before it has an address of its pool:
+// neighbour discovery, and DHCP where it is switched on.
+func (g *gatewayModel) beforeAddress(runners part) []rule {
+	local := matchAddr{six: true, source: true, set: setLinkLocal}
+	rules := []rule{
+		a("neighbours", runners, local, matchICMP{six: true, set: setNeighbours}, accept{}),
+		a("neighbours", runners, matchAddr{six: true, source: true, addr: netip.IPv6Unspecified()}, matchICMP{six: true, set: setNeighbours}, accept{}),
+	}
+	if g.plan.DHCP {
+		rules = append(rules,
+			a("DHCP", runners, matchAddr{source: true, addr: netip.IPv4Unspecified()}, matchPort{proto: protoUDP, port: 67}, accept{}),
+			a("DHCP", runners, local, matchPort{proto: protoUDP, port: 547}, accept{}))
+	}
+	return rules
+}
+
+func (g *gatewayModel) anySource(six, source bool) part {
+	name := setSources4
+	if six {
+		name = setSources6
+	}
+	return matchAddr{six: six, source: source, set: name}
+}
+
+// spoofed tells and drops: there is nobody to answer.
+func (g *gatewayModel) spoofed() chain {
+	return chain{name: chainSpoofed, rules: []rule{
+		a("told, up to a rate", g.plan.log(LogRefused, refusedRate)),
+		a("", count{}, drop{}),
+	}}
+}
+
+// redirects are those of one way; what asks our resolver itself is left alone.
+func (g *gatewayModel) redirects(way *Way) []rule {
+	var rules []rule
+	for _, six := range []bool{false, true} {
+		if way.DNS.of(six) == dnsPort {
+			rules = append(rules, a("asks us already", matchFamily{six}, matchLocal{}, accept{}))
+		}
+	}
+	return append(rules, way.redirects()...)
+}
+
+// in is what runners of one way may ask of this machine: our listeners.
+func (g *gatewayModel) in(n int, way *Way) []rule {
+	var rules []rule
+	for _, six := range []bool{false, true} {
+		if port := way.TCP.of(six); port != 0 {
+			rules = append(rules, a("redirected", matchFamily{six}, matchRedirected{}, matchPort{proto: protoTCP, port: port}, accept{}))
+		}
+		if port := way.DNS.of(six); port != 0 {
+			rules = append(rules, a("our resolver", matchFamily{six}, matchPort{proto: protoUDP, port: port}, accept{}),
+				a("our resolver", matchFamily{six}, matchPort{proto: protoTCP, port: port}, accept{}))
+		}
+	}
+	if len(way.Explicit) > 0 {
+		rules = append(rules, a("our listeners", matchPort{proto: protoTCP, set: numbered("explicit", n)}, accept{}))
+	}
+	return append(rules,
+		a("answers to what this machine opened", matchMark{}, matchReply{}, accept{}),
+		a("", goTo{chainService}))
+}
+
+// services is what every runner may ask of this machine.
+func (g *gatewayModel) services() chain {
+	c := chain{name: chainService, rules: kernelsOwn()}
+	if g.plan.DHCP {
+		c.rules = append(c.rules, a("DHCP", matchPort{proto: protoUDP, port: 67}, accept{}), a("DHCP", matchPort{proto: protoUDP, port: 547}, accept{}))
+	}
+	if g.plan.NTP {
+		c.rules = append(c.rules, a("NTP", matchPort{proto: protoUDP, port: 123}, accept{}))
+	}
+	c.rules = append(c.rules, a("", goTo{chainRefuse}))
+	return c
+}
+
+// fromRunnerDevices leads what comes in by a pool's interface, from whatever
+// source, to a chain.
+func (g *gatewayModel) fromRunnerDevices(to string) []rule {
+	if len(g.devices) == 0 {
+		return nil
+	}
+	return []rule{a("", matchDevice{set: setRunners}, goTo{to})}
+}
+
+// passing is the chain of a way in audit: other protocols pass, but not to
+// other runners.
+func (g *gatewayModel) passing(n int, way *Way) chain {
+	var never []rule
+	if len(g.devices) > 0 {
+		never = append(never, a("runner to runner", matchDevice{out: true, set: setRunners}, goTo{chainRefuse}))
+	}
+	for _, six := range []bool{false, true} {
+		if g.sources[six] {
+			never = append(never, a("runner to runner", g.anySource(six, false), goTo{chainRefuse}))
+		}
+	}
+	return g.plan.others(numbered("forward", n), way, never...)
+}
+
+// toRunners refuses what would be forwarded to runners, but for the answers to
+// what passed in audit.
+func (g *gatewayModel) toRunners(audit bool) []rule {
+	var rules []rule
+	var to []part
+	if len(g.devices) > 0 {
+		to = append(to, matchDevice{out: true, set: setRunners})
+	}
+	for _, six := range []bool{false, true} {
+		if g.sources[six] {
+			to = append(to, g.anySource(six, false))
+		}
+	}
+	for _, match := range to {
+		if audit {
+			rules = append(rules, a("answers to what passed", match, matchProto{not: true, proto: protoTCP}, matchState{stateReplied}, matchReply{}, accept{}))
+		}
+		rules = append(rules, a("to a runner", match, count{}, drop{}))
+	}
+	return rules
+}
+
+// printable keeps a pool's name within what a comment may hold.
+func printable(name string) string {
+	out := []rune(fmt.Sprintf("%+q", name))
+	out = slices.DeleteFunc(out, func(r rune) bool { return r == '"' || r == '\\' })
+	return string(out[:min(len(out), 60)])
+}
