@@ -77,6 +77,18 @@ func transparent(sni, ip string) func(*alerting.Event) {
 	return func(e *alerting.Event) { e.Via, e.SNI, e.IP = "tls", sni, netip.MustParseAddr(ip) }
 }
 
+// packet is one that the firewall refused.
+func packet(via, ip string, port uint16, change ...func(*alerting.Event)) alerting.Event {
+	return made(alerting.Event{
+		Kind: alerting.KindConn, Via: via, IP: netip.MustParseAddr(ip), Port: port, Phase: alerting.PhaseRefused, Reason: allowlists.ProtocolBlocked,
+	}, change)
+}
+
+// asking makes a question one that was sent to another resolver.
+func asking(resolver string) func(*alerting.Event) {
+	return func(e *alerting.Event) { e.Resolver = netip.MustParseAddr(resolver) }
+}
+
 func gave(addrs ...string) func(*alerting.Event) {
 	return func(e *alerting.Event) {
 		e.Verdict, e.Reason = allowlists.Allow, allowlists.Allowed
@@ -153,6 +165,26 @@ func TestEachAlertIsRaisedByWhatItNames(t *testing.T) {
 		{"a name at an address it never had, soon after a start with its book", events{started(true), connect("git.example", 443, redialled)}, "address-mismatch:medium:1"},
 		{"Host names another host", events{connect("git.example", 80, reason(allowlists.HostMismatch))}, "sni-mismatch:high:1"},
 		{"a DoH name", events{question("dns.google", reason(allowlists.ResolverBypass))}, "foreign-resolver:high:1"},
+		{"a question to a foreign resolver", events{question("git.example", gave(), asking("198.51.100.53"))}, "foreign-resolver:high:1"},
+		{"questions to two foreign resolvers", events{question("git.example", gave(), asking("198.51.100.53")), question("git.example", gave(), asking("198.51.100.54")), question("git.example", gave(), asking("198.51.100.53"))},
+			"foreign-resolver:high:1 foreign-resolver:high:2"},
+		{"a refused question to a foreign resolver", events{question("evil.example", asking("198.51.100.53"))}, "denied-egress:medium:1 foreign-resolver:high:1"},
+		{"a question and DNS over QUIC to one foreign resolver", events{question("git.example", gave(), asking("198.51.100.53")), packet("udp", "198.51.100.53", 853, reason(allowlists.ResolverBypass))}, "foreign-resolver:high:2"},
+		{"DNS over QUIC in audit", events{packet("udp", "198.51.100.53", 853, reason(allowlists.ResolverBypass), audited)}, "foreign-resolver:high:1"},
+
+		{"QUIC to an address that nobody answered", events{packet("udp", "203.0.113.9", 443)}, "denied-egress:medium:1"},
+		{"QUIC to the address of an answer", events{packet("udp", "203.0.113.9", 443, answered)}, "denied-egress:medium:1"},
+		{"UDP and a ping to one address", events{packet("udp", "203.0.113.9", 443), packet("icmp", "203.0.113.9", 0)}, "denied-egress:medium:2"},
+		{"UDP in audit", events{packet("udp", "203.0.113.9", 443, audited)}, ""},
+		{"UDP soon after a refused name", events{question("evil.example"), packet("udp", "203.0.113.9", 443, after(29*time.Second))}, "denied-egress:medium:1 denied-then-direct:critical:1"},
+		{"a ping soon after a refused name, in audit", events{question("evil.example"), packet("icmp", "203.0.113.9", 0, audited)}, "denied-egress:medium:1 denied-then-direct:critical:1"},
+		{"UDP long after a refused name", events{question("evil.example"), packet("udp", "203.0.113.9", 443, after(31*time.Second))}, "denied-egress:medium:1 denied-egress:medium:1"},
+		{"QUIC to the address of an answer after a refused name", events{question("evil.example"), packet("udp", "203.0.113.9", 443, answered)}, "denied-egress:medium:1 denied-egress:medium:1"},
+		{"UDP to a metadata address", events{packet("udp", "169.254.169.254", 80, reason(allowlists.SpecialAddress))}, "metadata-access:high:1"},
+		{"a ping to a metadata address from no pool", events{packet("icmp", "169.254.169.254", 0, reason(allowlists.NoPool), inPool(""))}, "metadata-access:high:1"},
+		{"UDP to a private address", events{packet("udp", "10.1.2.3", 9, reason(allowlists.SpecialAddress))}, "denied-egress:medium:1"},
+		{"multicast after a refused name", events{question("evil.example"), packet("udp", "224.0.0.251", 5353, reason(allowlists.SpecialAddress)), packet("other", "ff02::16", 0, reason(allowlists.SpecialAddress))}, "denied-egress:medium:1"},
+		{"broadcast", events{packet("udp", "255.255.255.255", 67, reason(allowlists.SpecialAddress))}, ""},
 
 		{"a reload did not work", events{{Kind: alerting.KindSystem, Event: alerting.SystemReloadFailed, Time: noon}}, "policy:medium:1"},
 		{"the log is degraded", events{{Kind: alerting.KindSystem, Event: alerting.SystemLogDegraded, Time: noon}}, "policy:medium:1"},

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"sallyport/allowlists"
+	"sallyport/proxy"
 )
 
 // A detector knows one alert, or two that exclude each other. It is called from
@@ -109,6 +110,18 @@ func isLiteral(host string) bool {
 // literal reports whether a conn event is about an address that no name stood
 // for.
 func literal(e *Event) bool { return e.Kind == KindConn && hostOf(e) == "" && e.IP.IsValid() }
+
+// isPacket reports whether a conn event is about packets that no listener took.
+func isPacket(e *Event) bool {
+	return e.Via == proxy.ViaUDP || e.Via == proxy.ViaICMP || e.Via == proxy.ViaOther
+}
+
+// broadcast is the address of everyone on a link.
+var broadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})
+
+// staysOnLink reports whether packets to an address go nowhere but to
+// neighbours: discovery of services, of names and of addresses.
+func staysOnLink(addr netip.Addr) bool { return addr.IsMulticast() || addr == broadcast }
 
 // decides reports whether the event carries a verdict that no other line of
 // the same id carries: questions, refusals and the first line of a connection,

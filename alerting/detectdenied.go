@@ -10,8 +10,8 @@ import (
 // deniedEgress raises denied-egress: a destination was refused. One group per
 // pool and host, questions and connections together. It keeps no state.
 //
-// Quiet refusals, search-suffix echoes and reverse look-ups raise nothing; they
-// are counted by sallyport_dns_queries_total and sallyport_connections_total.
+// Quiet refusals, search-suffix echoes, reverse look-ups, and packets to
+// multicast and broadcast addresses raise nothing; they are counted by sallyport_dns_queries_total and sallyport_connections_total.
 type deniedEgress struct{}
 
 // deniedReasons are the reasons whose refusal is denied-egress (DESIGN section
@@ -38,12 +38,19 @@ func (deniedEgress) observe(e *Event, _ time.Time) []finding {
 	if e.Reason == allowlists.AddressLiteral && len(e.Names) == 0 {
 		return nil // direct-ip
 	}
+	if isPacket(e) && staysOnLink(e.IP) {
+		return nil
+	}
 	f := found(e, AlertDeniedEgress, Medium)
 	f.subject = f.host
 	if f.subject == "" && f.ip.IsValid() {
 		f.subject = f.ip.String()
 	}
-	f.summary = fmt.Sprintf("%s was refused to %s in %s (%s)", destination(f.host, f.ip, f.port), f.client, poolName(f.pool), f.reason)
+	what := destination(f.host, f.ip, f.port)
+	if isPacket(e) {
+		what = e.Via + " to " + what
+	}
+	f.summary = fmt.Sprintf("%s was refused to %s in %s (%s)", what, f.client, poolName(f.pool), f.reason)
 	if helps {
 		f.suggest = allowLine(e)
 	}

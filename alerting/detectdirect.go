@@ -65,7 +65,11 @@ func (d *direct) afterRefusal(e *Event, now time.Time) (finding, bool) {
 	f.host = name.host
 	f.subject = f.client.String()
 	f.evidence = []string{name.id, e.ID}
-	f.summary = fmt.Sprintf("%s was refused to %s, which then connected to %s directly, %s", name.host, f.client, destination("", e.IP, e.Port), how)
+	did := "connected to"
+	if isPacket(e) {
+		did = "sent " + e.Via + " to"
+	}
+	f.summary = fmt.Sprintf("%s was refused to %s, which then %s %s directly, %s", name.host, f.client, did, destination("", e.IP, e.Port), how)
 	return f, true
 }
 
@@ -77,10 +81,10 @@ func straight(e *Event) bool { return literal(e) || e.Via != "connect" && e.Via 
 // and one where a refused name might lie: not this machine.
 func tried(e *Event) bool {
 	switch e.Cause() {
-	case allowlists.AddressLiteral, allowlists.AddressMismatch:
+	case allowlists.AddressLiteral, allowlists.AddressMismatch, allowlists.ProtocolBlocked:
 		return len(e.Names) == 0
 	case allowlists.SpecialAddress:
-		return len(e.Names) == 0 && !e.IP.IsLoopback() && !e.IP.IsUnspecified() && !e.IP.IsMulticast() && !e.IP.IsLinkLocalUnicast()
+		return len(e.Names) == 0 && !e.IP.IsLoopback() && !e.IP.IsUnspecified() && !staysOnLink(e.IP) && !e.IP.IsLinkLocalUnicast()
 	default:
 		return false
 	}

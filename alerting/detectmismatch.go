@@ -32,21 +32,3 @@ func (sniMismatch) observe(e *Event, _ time.Time) []finding {
 }
 
 func (sniMismatch) expire(time.Time) {}
-
-// foreignResolver raises foreign-resolver: DNS over HTTPS, TLS or plainly to
-// anyone but us. One group per pool and resolver. It keeps no state.
-type foreignResolver struct{}
-
-func (foreignResolver) observe(e *Event, _ time.Time) []finding {
-	if !decides(e) || e.Cause() != allowlists.ResolverBypass || e.Search {
-		return nil
-	}
-	f := found(e, AlertForeignResolver, High)
-	if f.subject = f.host; f.subject == "" && f.ip.IsValid() {
-		f.subject = f.ip.String()
-	}
-	f.summary = fmt.Sprintf("%s wanted the resolver %s in %s", f.client, destination(f.host, f.ip, f.port), poolName(f.pool))
-	return []finding{f}
-}
-
-func (foreignResolver) expire(time.Time) {}

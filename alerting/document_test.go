@@ -55,6 +55,7 @@ var systemEvents = map[string][2]string{
 	alerting.SystemResumed:      {"alerting went on in the log where it had stopped", "`events` (taken), `skipped` (lines that are no events), `from` and `to` (offsets), `whole_file` (why all of it was read), `error`"},
 	alerting.SystemEventsMissed: {"events did not reach the correlator, whose queue was full, and no file had them", "`missed`, `error`"},
 	alerting.SystemAlertFolded:  {"alerts were folded into one, as there were too many", "`alert`, `pool`, `severity`, `groups`, `count`, `into` (id of the alert that took them over)"},
+	alerting.SystemPacketsLost:  {"the firewall refused packets that have no event, at most once a minute", "`lost` (the kernel could not tell of them), `unrecorded` (beyond the bounds of what is remembered; docs/metrics.md)"},
 	alerting.SystemSinkStopped:  {"a sink answered that its address or credentials are wrong; its alerts are kept", "`sink`, `cause`, `kept_hours`"},
 	alerting.SystemStateFailed:  {"the state of alerts cannot be written", "`error`"},
 }
@@ -94,6 +95,8 @@ func documentExamples() []documentExample {
 	audited.Host, audited.IP = "mirror.example", netip.MustParseAddr("203.0.113.9")
 	denied := conn("x2m4p7qak3v9", alerting.PhaseRefused, 96*time.Microsecond)
 	denied.Reason, denied.Host = allowlists.NotInAllowlist, "evil.example\n{\"v\":1}"
+	packet := conn("v3k9x2m4p7qb", alerting.PhaseRefused, 0)
+	packet.Via, packet.Reason, packet.IP = "udp", allowlists.ProtocolBlocked, netip.MustParseAddr("203.0.113.9")
 
 	alert := head
 	alert.Kind, alert.ID, alert.Alert, alert.Severity = alerting.KindAlert, "v9x2m4p7qak3", "denied-egress", "medium"
@@ -107,6 +110,7 @@ func documentExamples() []documentExample {
 		{"A tunnel opens", opened}, {"The same tunnel closes", closed},
 		{"A connection that only audit mode lets through", audited},
 		{"A refused connection to a name that tries to forge a line", denied},
+		{"QUIC, which the firewall refused", packet},
 		{"An alert", alert}, {"A reload", system},
 	}
 }

@@ -111,6 +111,7 @@ func (w *encoder) dns(e *Event) {
 	w.names("cnames", e.CNAMEs)
 	w.line.Bool("cached", e.Cached)
 	w.optional("upstream", e.Upstream)
+	w.addr("resolver", e.Resolver)
 	w.flag("search", e.Search)
 	w.millis(e.Took)
 	w.optional("error", e.Error)

@@ -80,7 +80,8 @@ type Event struct {
 	CNAMEs   []string     `json:"cnames"`
 	Cached   bool         `json:"cached"`
 	Upstream string       `json:"upstream"`
-	Search   bool         `json:"search"` // an allowed name plus a search suffix
+	Resolver netip.Addr   `json:"resolver"` // foreign, that the client sent the question to
+	Search   bool         `json:"search"`   // an allowed name plus a search suffix
 	// TTL is how long the answer may be used; it is not in the line, so zero
 	// in an event that was read back.
 	TTL time.Duration `json:"-"`

@@ -22,6 +22,7 @@ const (
 	SystemResumed      = "resumed"
 	SystemEventsMissed = "events-missed"
 	SystemAlertFolded  = "alert-folded"
+	SystemPacketsLost  = "packets-lost"
 )
 
 // feed hands events to the reader, each once its line is written, until ctx

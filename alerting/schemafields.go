@@ -36,6 +36,7 @@ var dnsFields = concat(
 		{"cnames", "texts", false, "The chain of names from the one asked to the one that has the addresses."},
 		{"cached", "flag", true, "Answered from the cache."},
 		{"upstream", "text", false, "The resolver that answered."},
+		{"resolver", "address", false, "Where the client sent the question, before it was redirected to us: a resolver that is neither ours nor the machine's. Absent if it meant us, or if nobody knows."},
 		{"search", "true", false, "The refused name is an allowed one plus a suffix of `dns.search`: no alert."},
 		{"ms", "number", true, "Milliseconds from the question to the reply."},
 		{"error", "text", false, "What went wrong at the upstream."},
@@ -44,7 +45,7 @@ var dnsFields = concat(
 
 var connFields = concat(
 	[]EventField{
-		{"via", "way", true, "How it came: `connect`, `http`, `tls`, `tcp`, `udp`, `icmp`, `other`."},
+		{"via", "way", true, "How it came: `connect` or `http` to the proxy, `tls` or `tcp` redirected to it; `udp`, `icmp` or `other` as packets that the firewall told of."},
 		{"host", "any text", false, "The name, or the address, that was asked for."},
 		{"port", "port", false, "The port that was asked for."},
 		{"ip", "address", false, "The address judged, and dialled if it was allowed."},

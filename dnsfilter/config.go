@@ -57,9 +57,14 @@ type Config struct {
 	// Probe reports whether a question, by its name without the final dot, is
 	// only to see that it comes here: it is refused without a record. Nil: none is.
 	Probe func(name string) bool
-	// Wanted gives the resolver that a client's question was sent to before it
-	// was redirected here; the zero Addr if it was not, or nobody knows. Nil: never.
+	// Wanted gives the resolver that a question over UDP was sent to before it
+	// was redirected here, by the address and port it comes from; the zero Addr if
+	// it was not, or nobody knows. It is asked before the record is made, and so
+	// must not take long. Nil: never. Over TCP the kernel knows.
 	Wanted func(client netip.AddrPort) netip.Addr
+	// IsForeign reports whether a resolver is none that clients here are meant to
+	// ask: only such a one gets into the record. Nil: none is.
+	IsForeign func(netip.Addr) bool
 
 	Upstreams  []string                  // the forms of dns.upstreams
 	Own        func(netip.AddrPort) bool // reports our own listeners, which are no upstreams; nil: none

@@ -19,6 +19,8 @@ type origin struct {
 	client, local netip.AddrPort // unmapped; local is our side
 	pool, iface   string         // those of the Listener
 	udp           bool
+	peer          netip.AddrPort // the client, as the packet has it
+	wanted        netip.Addr     // over TCP: where the connection was made to
 }
 
 // handle answers one message of a client with one reply, nil for silence, and
@@ -32,7 +34,7 @@ func (s *Server) handle(ctx context.Context, raw []byte, from origin) (reply []b
 	record := QueryRecord{
 		ID: allowlists.NewID(), Time: began, By: ByClient,
 		Name: q.asked(), Type: q.qtype, RCode: dns.RcodeServerFailure,
-		Subject: allowlists.Subject{Client: from.client.Addr()},
+		Subject: allowlists.Subject{Client: from.client.Addr()}, Resolver: s.foreign(&from),
 	}
 	observed := false
 	observe := func() {

@@ -34,7 +34,8 @@ type QueryRecord struct {
 	Removed  []netip.Addr // addresses that the policy took out of it
 	CNAMEs   []string     // the chain from the name asked, without it; dirty as Name
 	Cached   bool
-	Upstream string // that gave the answer; "" where none was asked
+	Resolver netip.Addr // foreign, that the client sent the question to; zero if it meant us, or nobody knows
+	Upstream string     // that gave the answer; "" where none was asked
 	Took     time.Duration
 	TTL      time.Duration // the lowest in the reply
 	Search   bool          // a refused name that is an allowed one plus a search suffix

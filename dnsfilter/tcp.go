@@ -111,6 +111,7 @@ func (s *Server) startStream(c *net.TCPConn, b *bound) {
 		client: s.known(c.RemoteAddr().(*net.TCPAddr).AddrPort()),
 		local:  plain(c.LocalAddr().(*net.TCPAddr).AddrPort()),
 		pool:   b.Pool, iface: b.Iface,
+		wanted: originalOf(c),
 	}
 	sub, _ := s.cfg.Policy().Subject(from.client.Addr(), from.iface, from.pool)
 	by := account{sub.Pool, sub.Key()}

@@ -55,7 +55,7 @@ func (s *Server) serveUDP(b *bound) error {
 			continue
 		}
 		local, reply := destination(oob[:oobn], at)
-		from := origin{client: s.known(client), local: plain(local), pool: b.Pool, iface: b.Iface, udp: true}
+		from := origin{client: s.known(client), local: plain(local), pool: b.Pool, iface: b.Iface, udp: true, peer: plain(client)}
 		s.slots <- struct{}{}
 		s.handlers.Go(func() {
 			defer func() { <-s.slots }()

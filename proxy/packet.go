@@ -21,7 +21,6 @@ type Packet struct {
 	Time     time.Time
 	Passed   bool   // let through
 	Iface    string // that it came in by; "" where it was sent on this machine
-	Pool     string // whose it is; "" finds the pool by the source
 	Protocol uint8  // IANA number of what IP carries; 0 is no IP
 	// Src and Dst have port 0 where the protocol has none. Dst may be zero, for
 	// what is no IP; without a Src nobody is known, and there is no record.
@@ -55,7 +54,7 @@ const (
 func (s *Server) ObservePacket(p Packet) PacketOutcome {
 	policy := s.cfg.Policy()
 	client := netip.AddrPortFrom(s.cfg.Client(plainAddr(p.Src.Addr())), p.Src.Port())
-	sub, pool := policy.Subject(client.Addr(), p.Iface, p.Pool)
+	sub, pool := policy.Subject(client.Addr(), p.Iface, "")
 	dst := netip.AddrPortFrom(plainAddr(p.Dst.Addr()), p.Dst.Port())
 	outcome := PacketUnrecorded
 	if client.IsValid() {
