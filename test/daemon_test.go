@@ -38,7 +38,9 @@ type daemon struct {
 	dns    string
 	admin  string
 	extra  string
+	listen string   // the listen key's value, if it is not made of the addresses above
 	prefix []string // command that the daemon is started through, such as ip netns exec
+	args   []string // of run, behind the configuration
 	env    []string
 	cmd    *exec.Cmd
 	stderr *lockedBuffer
@@ -97,8 +99,11 @@ func (d *daemon) write(upstream, pools string) {
 	if !strings.Contains(rest, "alerts:") {
 		rest += fmt.Sprintf("\nalerts: {state_dir: %s}\n", d.path("state"))
 	}
-	text := fmt.Sprintf("listen: {proxy: %q, dns: %q, admin: %q, control: \"unix:%s\"}\n%s\npools:\n%s\n",
-		d.proxy, d.dns, d.admin, d.path("control.sock"), rest, pools)
+	listen := d.listen
+	if listen == "" {
+		listen = fmt.Sprintf("{proxy: %q, dns: %q, admin: %q, control: \"unix:%s\"}", d.proxy, d.dns, d.admin, d.path("control.sock"))
+	}
+	text := fmt.Sprintf("listen: %s\n%s\npools:\n%s\n", listen, rest, pools)
 	temporary := d.path(".sallyport.yaml.new")
 	if err := os.WriteFile(temporary, []byte(text), 0o644); err != nil {
 		d.t.Fatal(err)
@@ -122,6 +127,7 @@ func (d *daemon) run() {
 		d.t.Fatal(err)
 	}
 	args := append(append([]string{}, d.prefix...), binary, "run", "-c", d.path("sallyport.yaml"))
+	args = append(args, d.args...)
 	d.cmd = exec.Command(args[0], args[1:]...)
 	d.stderr = &lockedBuffer{}
 	d.cmd.Stdout, d.cmd.Stderr = io.Discard, d.stderr
