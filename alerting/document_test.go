@@ -47,7 +47,7 @@ the daemon was down), all of it is read. With standard output or without ` + "`s
 
 // systemEvents are the events of kind system: when, and with which details.
 var systemEvents = map[string][2]string{
-	alerting.SystemStarted:      {"every listener is bound", "`version`, `pools`, `proxy`, `dns`, `placement`, `enforced`, `alerts_survive_restart`"},
+	alerting.SystemStarted:      {"every listener is bound", "`version`, `pools`, `proxy`, `dns`, `placement`, `enforced`, `packets` (behind a firewall: `seen`, or why what it refuses outside TCP and DNS is not), `alerts_survive_restart`"},
 	alerting.SystemReloaded:     {"a changed configuration serves", "`policy`, `pools`"},
 	alerting.SystemReloadFailed: {"a changed configuration is not valid; the last good one goes on serving", "`error`"},
 	alerting.SystemStopping:     {"the daemon was told to end; new work is refused", "`drain_timeout`"},

@@ -81,6 +81,18 @@ func searchSuffixes(fields []string) []string {
 	return suffixes
 }
 
+// SystemNameservers returns the nameservers of a resolv.conf(5), unmapped and
+// without zones; an empty path is /etc/resolv.conf. A file that cannot be read
+// is an error.
+func SystemNameservers(path string) ([]netip.Addr, error) {
+	conf, err := readResolvConf(path)
+	var addrs []netip.Addr
+	for _, server := range conf.servers {
+		addrs = append(addrs, server.Addr().WithZone(""))
+	}
+	return addrs, err
+}
+
 // SystemSearch returns the search suffixes of a resolv.conf(5) as written there,
 // without final dots; an empty path is /etc/resolv.conf. The names are not
 // checked. A file that cannot be read is an error.

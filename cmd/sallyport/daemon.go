@@ -43,6 +43,8 @@ type daemon struct {
 	// placement is where the daemon stands; a reload does not move it.
 	placement   placement
 	enforcement enforcement
+	tables      appliedTables
+	packets     packets
 	metrics     *daemonMetrics
 	registry    *prometheus.Registry
 
@@ -217,6 +219,7 @@ func (d *daemon) startDetails() map[string]any {
 	if transparent := d.proxy.ListenerAddrs(true); len(transparent) > 0 {
 		details["transparent"] = addrTexts(transparent)
 	}
+	maps.Copy(details, d.packetDetails())
 	return details
 }
 

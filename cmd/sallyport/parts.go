@@ -31,7 +31,7 @@ func (d *daemon) dnsConfig() (dnsfilter.Config, error) {
 	return dnsfilter.Config{
 		Listeners: listeners,
 		Policy:    d.policy.Load, Gate: d.gate, Observe: d.alerts.ObserveQuery,
-		Probe: d.enforcement.probedName, Client: d.clientOf,
+		Probe: d.enforcement.probedName, Client: d.clientOf, Wanted: d.packets.wantedBy, IsForeign: d.isForeign,
 		Upstreams: s.Upstreams, Own: func(addr netip.AddrPort) bool { return takenBy(listeners, addr) },
 		Search: search, Blocked: s.BlockedReply, BookGrace: s.BookGrace, MaxTTL: s.MaxTTL, Stale: s.Stale,
 		CacheEntries: s.CacheEntries, BookEntries: d.settings.Limits.BookEntries, PerClient: d.settings.Limits.DNSPerClient,
