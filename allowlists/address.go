@@ -1,6 +1,10 @@
 package allowlists
 
-import "net/netip"
+import (
+	"maps"
+	"net/netip"
+	"slices"
+)
 
 // addrClass says how a special address may be lifted, if at all. The zero
 // class is one that never is.
@@ -44,6 +48,11 @@ var metadataAddrs = func() map[netip.Addr]bool {
 	}
 	return set
 }()
+
+// MetadataAddrs lists those addresses, sorted.
+func MetadataAddrs() []netip.Addr {
+	return slices.SortedFunc(maps.Keys(metadataAddrs), netip.Addr.Compare)
+}
 
 // specialRanges4 and specialRanges6 come from the IANA IPv4 and IPv6
 // Special-Purpose Address Registries (RFC 6890); the first match wins.

@@ -14,6 +14,7 @@ import (
 type enforcementFlags struct {
 	firewall firewall.Mode // run: apply this at the start; "" applies nothing
 	uid      uint32        // our own user in a sidecar, and the one that run drops to
+	cgroup   string        // our own cgroup v2 in a sidecar: a path, or self; "" knows us by the user
 	services []string      // gateway: dhcp, ntp
 }
 
@@ -23,7 +24,13 @@ const defaultUID = 65532
 // add defines the flags.
 func (f *enforcementFlags) add(cmd *cobra.Command) {
 	cmd.Flags().StringVar((*string)(&f.firewall), "firewall", "", "apply this firewall at the start: sidecar or gateway")
+	f.addShared(cmd)
+}
+
+// addShared defines those that every firewall command has too.
+func (f *enforcementFlags) addShared(cmd *cobra.Command) {
 	cmd.Flags().Uint32Var(&f.uid, "uid", defaultUID, "the user to run as after the start as root with --firewall; a sidecar's firewall lets it out")
+	cmd.Flags().StringVar(&f.cgroup, "cgroup", "", "in a sidecar, let out by this cgroup v2 instead of by the user: a path such as system.slice/sallyport.service, or self")
 	cmd.Flags().StringSliceVar(&f.services, "allow-input", nil, "on a gateway, services of this machine that runners may use: dhcp, ntp")
 }
 

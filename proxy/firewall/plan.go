@@ -166,3 +166,18 @@ const (
 
 // ErrUnsupported is what Apply, Remove and Compare give where there is no nftables.
 var ErrUnsupported = errors.New("nftables needs Linux")
+
+// AllowInput switches on services of the gateway by their names: dhcp, ntp.
+func (p *Plan) AllowInput(services []string) error {
+	for _, name := range services {
+		switch name {
+		case "dhcp":
+			p.DHCP = true
+		case "ntp":
+			p.NTP = true
+		default:
+			return fmt.Errorf("%q is no service that runners may use of a gateway; services are dhcp and ntp", name)
+		}
+	}
+	return nil
+}
