@@ -214,9 +214,15 @@ func (d *daemon) events() []event {
 // wait blocks until an event fits, and gives it.
 func (d *daemon) wait(what string, fits func(event) bool) event {
 	d.t.Helper()
+	return d.waitSince(0, what, fits)
+}
+
+// waitSince is wait among the events behind the first ones, as many as seen.
+func (d *daemon) waitSince(seen int, what string, fits func(event) bool) event {
+	d.t.Helper()
 	var found event
 	eventually(d.t, what, func() bool {
-		for _, e := range d.events() {
+		for _, e := range d.events()[seen:] {
 			if fits(e) {
 				found = e
 				return true

@@ -197,3 +197,36 @@ func (r *runner) ask(network, server, name string, qtype uint16) (*dns.Msg, erro
 	}
 	return c.ReadMsg()
 }
+
+// TestGatewayJobs runs real clients that know of no proxy through the gateway,
+// and finds each in the event log with its pool and interface.
+func TestGatewayJobs(t *testing.T) {
+	w := newGatewayWorld(t, "build1", "build2", "deploy1")
+	ssh := w.serveEverything()
+	d := w.start(buildPools, "")
+	r := w.runners["build1"]
+	before := w.watch()
+	for _, s := range jobSteps(w, ssh) {
+		t.Run(s.says, func(t *testing.T) {
+			from := len(d.events())
+			s.run(t, r, w.environment(ssh))
+			e := d.waitSince(from, "the event of its connection", func(e event) bool {
+				return e.text("kind") == "conn" && e.text("phase") == "open" && e.text("host") == s.host && e.text("via") == s.via &&
+					e.number("port") == s.port && e["redialled"] == nil
+			})
+			if e.text("pool") != r.pool || e.text("iface") != r.bridge || e.text("reason") != "allowed" || e.text("client") != r.ip && e.text("client") != r.ip6 {
+				t.Errorf("%v", e)
+			}
+			for _, e := range d.events()[from:] {
+				// apt asks for SRV records first, which are refused without an alert.
+				if e.text("kind") == "alert" || e.text("verdict") == "deny" && e.text("reason") != "dns-type-blocked" {
+					t.Errorf("what is allowed is not alone: %v", e)
+				}
+			}
+		})
+		if t.Failed() {
+			t.Log(d.dump())
+		}
+	}
+	before.checkNothing(t, "what is allowed")
+}
