@@ -252,6 +252,9 @@ type encoder struct {
 
 func (e *encoder) add(list ...expr.Any) { e.out = append(e.out, list...) }
 
+// metaMemberName is NFT_META_SDIFNAME, Linux 5.6.
+const metaMemberName expr.MetaKey = 34
+
 // register is the one that every load goes through.
 const register = unix.NFT_REG_1
 
@@ -279,11 +282,21 @@ func (e *encoder) needFamily(six bool) {
 	if six {
 		want = unix.NFPROTO_IPV6
 	}
-	if e.family != want {
+	if e.family == want {
+		return
+	}
+	e.family = want
+	if !e.netdev {
 		e.meta(expr.MetaKeyNFPROTO)
 		e.compare(false, []byte{want})
-		e.family = want
+		return
 	}
+	ether := uint16(unix.ETH_P_IP)
+	if six {
+		ether = unix.ETH_P_IPV6
+	}
+	e.meta(expr.MetaKeyPROTOCOL)
+	e.compare(false, binary.BigEndian.AppendUint16(nil, ether))
 }
 
 func (e *encoder) needProto(proto byte) {
@@ -319,6 +332,9 @@ func (e *encoder) match(p part) bool {
 		}
 		e.meta(key)
 		e.compareOrLook(m.not, deviceBytes(m.name), m.set)
+	case matchMember:
+		e.meta(metaMemberName)
+		e.compareOrLook(false, nil, m.set)
 	case matchFamily:
 		e.needFamily(m.six)
 	case matchProto:

@@ -45,6 +45,11 @@ func (p *Plan) gateway() table {
 			through.rules = append(through.rules, a(comment, and(match, goTo{passes})...))
 		}
 	}
+	// A virtual router hides its port's name from the rules above.
+	if len(g.devices) > 0 {
+		in.rules = append(in.rules, a("by a virtual router", matchMember{setRunners}, goTo{chainRefuse}))
+		through.rules = append(through.rules, a("by a virtual router", matchMember{setRunners}, goTo{chainRefuse}))
+	}
 	in.rules = append(in.rules, g.fromRunnerDevices(chainService)...)
 	through.rules = append(through.rules, g.fromRunnerDevices(chainRefuse)...)
 	through.rules = append(through.rules, g.toRunners(audit)...)
@@ -193,7 +198,7 @@ func (g *gatewayModel) redirects(way *Way) []rule {
 	var rules []rule
 	for _, six := range []bool{false, true} {
 		if way.DNS.of(six) == dnsPort {
-			rules = append(rules, a("asks us already", matchFamily{six}, matchLocal{}, accept{}))
+			rules = append(rules, a("asks us already", matchFamily{six: six}, matchLocal{}, accept{}))
 		}
 	}
 	return append(rules, way.redirects()...)
@@ -204,11 +209,11 @@ func (g *gatewayModel) in(n int, way *Way) []rule {
 	var rules []rule
 	for _, six := range []bool{false, true} {
 		if port := way.TCP.of(six); port != 0 {
-			rules = append(rules, a("redirected", matchFamily{six}, matchRedirected{}, matchPort{proto: protoTCP, port: port}, accept{}))
+			rules = append(rules, a("redirected", matchFamily{six: six}, matchRedirected{}, matchPort{proto: protoTCP, port: port}, accept{}))
 		}
 		if port := way.DNS.of(six); port != 0 {
-			rules = append(rules, a("our resolver", matchFamily{six}, matchPort{proto: protoUDP, port: port}, accept{}),
-				a("our resolver", matchFamily{six}, matchPort{proto: protoTCP, port: port}, accept{}))
+			rules = append(rules, a("our resolver", matchFamily{six: six}, matchPort{proto: protoUDP, port: port}, accept{}),
+				a("our resolver", matchFamily{six: six}, matchPort{proto: protoTCP, port: port}, accept{}))
 		}
 	}
 	if len(way.Explicit) > 0 {

@@ -93,7 +93,10 @@ type (
 		out, not  bool
 		name, set string
 	}
-	matchFamily struct{ six bool }
+	// matchMember is the port of a virtual router (VRF) that a packet came in by.
+	matchMember struct{ set string }
+	// matchFamily is IPv4 or IPv6; frame says that it stands in a netdev table.
+	matchFamily struct{ six, frame bool }
 	matchProto  struct {
 		not   bool
 		proto uint8

@@ -121,7 +121,7 @@ func (p *Plan) others(name string, way *Way, never ...rule) chain {
 	c := chain{name: name}
 	for _, six := range []bool{false, true} {
 		if way.TCP.of(six) == 0 && way.DNS.of(six) == 0 {
-			c.rules = append(c.rules, a(commentClosed, matchFamily{six}, goTo{chainRefuse}))
+			c.rules = append(c.rules, a(commentClosed, matchFamily{six: six}, goTo{chainRefuse}))
 		}
 		if ranges := addrRanges(p.Metadata, six); len(ranges) > 0 {
 			name := setMetadata4
@@ -168,8 +168,8 @@ func redirectDNS(six bool, port uint16) []rule {
 		return nil
 	}
 	return []rule{
-		a("", matchFamily{six}, matchPort{proto: protoUDP, port: dnsPort}, redirectTo{port}),
-		a("", matchFamily{six}, matchPort{proto: protoTCP, port: dnsPort}, redirectTo{port}),
+		a("", matchFamily{six: six}, matchPort{proto: protoUDP, port: dnsPort}, redirectTo{port}),
+		a("", matchFamily{six: six}, matchPort{proto: protoTCP, port: dnsPort}, redirectTo{port}),
 	}
 }
 
@@ -178,7 +178,7 @@ func redirectTCP(six bool, port uint16) []rule {
 	if port == 0 {
 		return nil
 	}
-	return []rule{a("", matchFamily{six}, matchProto{proto: protoTCP}, redirectTo{port})}
+	return []rule{a("", matchFamily{six: six}, matchProto{proto: protoTCP}, redirectTo{port})}
 }
 
 // redirects are all of a way: DNS anywhere, other TCP that leaves this machine.

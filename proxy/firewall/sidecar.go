@@ -151,13 +151,39 @@ func (p *Plan) through(way *Way, refused string) []rule {
 // which no other hook sees.
 func (p *Plan) frames() table {
 	t := table{family: "netdev"}
+	others := []rule{a("a socket of another user", matchUser{not: true, uid: p.Own.UID}, count{}, drop{})}
+	if p.Ways[0].PassesOther && len(p.Devices) > 0 {
+		t.addMetadata(p)
+		t.chains = append(t.chains, p.othersFrames())
+		others = []rule{a("a socket of another user", matchUser{not: true, uid: p.Own.UID}, goTo{chainOthers})}
+	}
 	for n, device := range p.Devices {
-		t.chains = append(t.chains, chain{
-			name: numbered("egress", n), hook: egress, priority: filter, device: device,
-			rules: []rule{a("a socket of another user", matchUser{not: true, uid: p.Own.UID}, count{}, drop{})},
-		})
+		t.chains = append(t.chains, chain{name: numbered("egress", n), hook: egress, priority: filter, device: device, rules: others})
 	}
 	return t
+}
+
+// othersFrames is what passes there in audit: IP that is neither TCP nor DNS.
+func (p *Plan) othersFrames() chain {
+	way := &p.Ways[0]
+	c := chain{name: chainOthers, rules: []rule{
+		a("", matchProto{proto: protoTCP}, count{}, drop{}),
+		a("", matchPort{proto: protoUDP, port: dnsPort}, count{}, drop{}),
+	}}
+	for _, six := range []bool{false, true} {
+		if len(addrRanges(p.Metadata, six)) > 0 {
+			name := setMetadata4
+			if six {
+				name = setMetadata6
+			}
+			c.rules = append(c.rules, a(commentNoAudit, matchAddr{six: six, set: name}, count{}, drop{}))
+		}
+		if way.TCP.of(six) != 0 || way.DNS.of(six) != 0 {
+			c.rules = append(c.rules, a("", matchFamily{six: six, frame: true}, accept{}))
+		}
+	}
+	c.rules = append(c.rules, a("", count{}, drop{}))
+	return c
 }
 
 // present are the ports that are not 0, each once.

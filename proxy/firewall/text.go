@@ -162,8 +162,14 @@ func word(condition bool, yes, no string) string {
 func (m matchDevice) text() string {
 	return word(m.out, "oifname ", "iifname ") + equals(m.not) + oneOrSet(fmt.Sprintf("%q", m.name), m.set)
 }
-func (m matchFamily) text() string { return "meta nfproto " + word(m.six, "ipv6", "ipv4") }
-func (m matchProto) text() string  { return "meta l4proto " + equals(m.not) + protoText(m.proto) }
+func (m matchMember) text() string { return "meta sdifname @" + m.set }
+func (m matchFamily) text() string {
+	if m.frame {
+		return "meta protocol " + word(m.six, "ip6", "ip")
+	}
+	return "meta nfproto " + word(m.six, "ipv6", "ipv4")
+}
+func (m matchProto) text() string { return "meta l4proto " + equals(m.not) + protoText(m.proto) }
 func (m matchPort) text() string {
 	return protoText(m.proto) + " dport " + oneOrSet(fmt.Sprint(m.port), m.set)
 }
