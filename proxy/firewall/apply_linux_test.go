@@ -11,6 +11,7 @@ import (
 	"reflect"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -98,6 +99,11 @@ func inNamespace(t *testing.T) {
 	}
 	shell(t, "ip", "link", "add", "eth0", "type", "veth", "peer", "name", "eth1")
 }
+
+// worlds numbers namespaces.
+func worlds() int64 { return worldCount.Add(1) }
+
+var worldCount atomic.Int64
 
 func shell(t *testing.T, name string, args ...string) string {
 	t.Helper()

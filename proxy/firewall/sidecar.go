@@ -122,10 +122,10 @@ func (p *Plan) in(way *Way, nested []part) []rule {
 	var rules []rule
 	if len(p.Devices) > 0 {
 		if len(present(way.TCP.V4, way.TCP.V6, way.DNS.V4, way.DNS.V6)) > 0 {
-			rules = append(rules, a("our listeners are the job's", matchDevice{set: setDevices}, matchPort{proto: protoTCP, set: setTakenTCP}, count{}, resetTCP{}))
+			rules = append(rules, a("our listeners are the job's", matchDevice{set: setDevices}, matchPort{proto: protoTCP, set: setTakenTCP}, count{}, drop{}))
 		}
 		if len(present(way.DNS.V4, way.DNS.V6)) > 0 {
-			rules = append(rules, a("our listeners are the job's", matchDevice{set: setDevices}, matchPort{proto: protoUDP, set: setTakenUDP}, count{}, unreachable{}))
+			rules = append(rules, a("our listeners are the job's", matchDevice{set: setDevices}, matchPort{proto: protoUDP, set: setTakenUDP}, count{}, drop{}))
 		}
 	}
 	if len(p.Private) > 0 {

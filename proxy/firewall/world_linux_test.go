@@ -1,0 +1,215 @@
+package firewall_test
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"testing"
+
+	"sallyport/proxy/firewall"
+)
+
+// The users of these tests.
+const (
+	ownUser = 65532
+	jobUser = 1000
+)
+
+// worldPlan is the plan of a sidecar in the world of newWorld.
+func worldPlan() *firewall.Plan {
+	return &firewall.Plan{
+		Mode: firewall.Sidecar, Own: firewall.Identity{UID: ownUser}, Private: []uint16{9180},
+		Ways:      []firewall.Way{{TCP: firewall.Ports{V4: 3129, V6: 3129}, DNS: firewall.Ports{V4: 5300, V6: 5300}}},
+		Resolvers: []netip.Addr{netip.MustParseAddr("127.0.0.11")}, Devices: []string{"eth0"},
+		Metadata: []netip.Addr{netip.MustParseAddr("169.254.169.254")}, LogGroup: firewall.DefaultLogGroup,
+	}
+}
+
+// newWorld moves the test into a network namespace of its own, whose only way
+// out, eth0, leads to the namespace that it gives: there are 198.51.100.7 and
+// 2001:db8::7, and a helper that counts the packets that arrive.
+func newWorld(t *testing.T) (peer string, arrived *helper) {
+	t.Helper()
+	inNamespace(t)
+	peer = fmt.Sprintf("sp%d-%d", os.Getpid()%10000, worlds())
+	shell(t, "ip", "netns", "add", peer)
+	t.Cleanup(func() { _ = exec.Command("ip", "netns", "del", peer).Run() })
+	for _, line := range [][]string{
+		{"ip", "link", "del", "eth0"},
+		{"ip", "link", "add", "eth0", "type", "veth", "peer", "name", "job", "netns", peer},
+		{"ip", "link", "set", "lo", "up"}, {"ip", "link", "set", "eth0", "up"},
+		{"ip", "-n", peer, "link", "set", "lo", "up"}, {"ip", "-n", peer, "link", "set", "job", "up"},
+		{"ip", "addr", "add", "10.77.0.1/24", "dev", "eth0"}, {"ip", "addr", "add", "fd77::1/64", "dev", "eth0", "nodad"},
+		{"ip", "-n", peer, "addr", "add", "10.77.0.2/24", "dev", "job"}, {"ip", "-n", peer, "addr", "add", "fd77::2/64", "dev", "job", "nodad"},
+		{"ip", "-n", peer, "addr", "add", "198.51.100.7/32", "dev", "lo"}, {"ip", "-n", peer, "addr", "add", "2001:db8::7/128", "dev", "lo", "nodad"},
+		{"ip", "route", "add", "default", "via", "10.77.0.2"}, {"ip", "route", "add", "default", "via", "fd77::2"},
+	} {
+		shell(t, line[0], line[1:]...)
+	}
+	arrived = start(t, peer, 0, "count", "job")
+	arrived.line()
+	return peer, arrived
+}
+
+func apply(t *testing.T, p *firewall.Plan) {
+	t.Helper()
+	if err := firewall.Apply(p); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// everywhere is where floods go.
+var everywhere = []any{"flood", "198.51.100.7:9999", "[2001:db8::7]:9999"}
+
+// TestNothingEscapesWhileRulesAreReplaced floods both families by UDP and TCP
+// through a hundred replacements.
+func TestNothingEscapesWhileRulesAreReplaced(t *testing.T) {
+	_, arrived := newWorld(t)
+	apply(t, worldPlan())
+	senders := start(t, "", jobUser, everywhere...)
+	before := senders.number()
+	for n := range 100 {
+		apply(t, variant(n))
+	}
+	for senders.number() < before+10000 {
+	}
+	if n := arrived.number(); n != 0 {
+		t.Errorf("%d packets escaped", n)
+	}
+	if err := firewall.Remove(); err != nil {
+		t.Fatal(err)
+	}
+	for before = senders.number(); senders.number() < before+1000; {
+	}
+	if n := arrived.number(); n == 0 {
+		t.Error("nothing arrives after the tables are removed: this test counts nothing")
+	}
+}
+
+// TestACrashLeavesTheWayShut kills a process that applies, at whatever point it
+// is.
+func TestACrashLeavesTheWayShut(t *testing.T) {
+	_, arrived := newWorld(t)
+	apply(t, worldPlan())
+	senders := start(t, "", jobUser, everywhere...)
+	for range 20 {
+		applier := start(t, "", 0, "apply")
+		for range 3 {
+			applier.line()
+		}
+		applier.kill()
+		one, err := firewall.Compare(variant(0))
+		other, err2 := firewall.Compare(variant(1))
+		if err != nil || err2 != nil || (one != nil && other != nil) {
+			t.Errorf("after a crash neither plan is whole: %q, %q (%v, %v)", one, other, err, err2)
+		}
+	}
+	senders.number()
+	if n := arrived.number(); n != 0 {
+		t.Errorf("%d packets escaped", n)
+	}
+}
+
+// TestFlowsOlderThanTheRulesEnd opens flows, then applies.
+func TestFlowsOlderThanTheRulesEnd(t *testing.T) {
+	for _, tracked := range []bool{false, true} {
+		for _, network := range []string{"tcp", "udp"} {
+			for _, addr := range []string{"198.51.100.7:9999", "[2001:db8::7]:9999"} {
+				t.Run(fmt.Sprintf("%s to %s, tracked before: %v", network, addr, tracked), func(t *testing.T) {
+					peer, arrived := newWorld(t)
+					if tracked { // as Docker's or another's rules make the kernel do
+						shell(t, "nft", "add table inet other; add chain inet other c { type nat hook output priority 0; }; add rule inet other c ct state established counter")
+					}
+					start(t, peer, 0, "echo", "far", addr).line()
+					flow := start(t, "", jobUser, "hold", network, addr)
+					flow.line()
+					apply(t, worldPlan())
+					// What was under way as the rules came may still arrive; once the
+					// kernel has answered another question it has.
+					shell(t, "ip", "-n", peer, "link")
+					before := arrived.number()
+					for sent := flow.number(); flow.number() < sent+100; {
+					}
+					if n := arrived.number(); n != before {
+						t.Errorf("%d packets of an older flow escaped", n-before)
+					}
+				})
+			}
+		}
+	}
+}
+
+// TestSidecarWays says what becomes of everything that a job tries.
+func TestSidecarWays(t *testing.T) {
+	peer, arrived := newWorld(t)
+	apply(t, worldPlan())
+	start(t, "", ownUser, "echo", "gate", "127.0.0.1:3129", "[::1]:3129", "127.0.0.1:5300", "[::1]:5300", "127.0.0.1:9180", "10.77.0.1:9180").line()
+	start(t, "", jobUser, "echo", "job", "127.0.0.1:8080", "[::1]:8080", "10.77.0.1:8080", "127.0.0.11:4444", "127.0.0.1:1053").line()
+	start(t, peer, 0, "echo", "far", "198.51.100.7:443", "[2001:db8::7]:443").line()
+	for _, c := range []struct {
+		does, network, addr, want string
+		user                      uint32
+	}{
+		{"a job's TCP comes to us", "tcp", "198.51.100.7:443", "answer gate", jobUser},
+		{"over IPv6 too", "tcp", "[2001:db8::7]:443", "answer gate", jobUser},
+		{"and to ports that nobody serves", "tcp", "198.51.100.7:22", "answer gate", jobUser},
+		{"and of root in the job", "tcp", "198.51.100.7:443", "answer gate", 0},
+		{"DNS to anywhere comes to us", "udp", "198.51.100.7:53", "answer gate", jobUser},
+		{"over TCP", "tcp", "198.51.100.7:53", "answer gate", jobUser},
+		{"over IPv6", "udp", "[2001:db8::7]:53", "answer gate", jobUser},
+		{"to Docker's resolver", "udp", "127.0.0.11:53", "answer gate", jobUser},
+		{"to systemd's", "udp", "127.0.0.53:53", "answer gate", jobUser},
+		{"to loopback", "tcp", "[::1]:53", "answer gate", jobUser},
+		{"Docker's resolver has no other door", "udp", "127.0.0.11:4444", "refused", jobUser},
+		{"nor one for TCP", "tcp", "127.0.0.11:4444", "refused", jobUser},
+		{"UDP is refused at once", "udp", "198.51.100.7:443", "refused", jobUser},
+		{"over IPv6", "udp", "[2001:db8::7]:443", "refused", jobUser},
+		{"and to the metadata service", "udp", "169.254.169.254:80", "refused", jobUser},
+		{"admin is not the job's", "tcp", "127.0.0.1:9180", "refused", jobUser},
+		{"at any own address", "tcp", "10.77.0.1:9180", "refused", jobUser},
+		{"other loopback is left alone", "tcp", "127.0.0.1:8080", "answer job", jobUser},
+		{"over IPv6", "tcp", "[::1]:8080", "answer job", jobUser},
+		{"and over UDP", "udp", "127.0.0.1:1053", "answer job", jobUser},
+		{"and own addresses", "tcp", "10.77.0.1:8080", "answer job", jobUser},
+		{"we get out", "tcp", "198.51.100.7:443", "answer far", ownUser},
+		{"over IPv6", "tcp", "[2001:db8::7]:443", "answer far", ownUser},
+		{"and over UDP", "udp", "198.51.100.7:443", "answer far", ownUser},
+		{"and reach our admin", "tcp", "127.0.0.1:9180", "answer gate", ownUser},
+	} {
+		before := arrived.number()
+		if got := start(t, "", c.user, "dial", c.network, c.addr).line(); got != c.want {
+			t.Errorf("%s: %s %s as %d: %s; want %s", c.does, c.network, c.addr, c.user, got, c.want)
+		}
+		if n := arrived.number() - before; c.user != ownUser && n != 0 {
+			t.Errorf("%s: %s %s: %d packets escaped", c.does, c.network, c.addr, n)
+		}
+	}
+	before := arrived.number()
+	start(t, "", 0, "frame", "eth0").line()
+	_ = exec.Command("ping", "-c", "1", "-W", "1", "198.51.100.7").Run()
+	_ = exec.Command("ping", "-c", "1", "-W", "1", "2001:db8::7").Run()
+	if n := arrived.number() - before; n != 0 {
+		t.Errorf("frames and pings: %d packets escaped", n)
+	}
+	for addr, want := range map[string]string{"10.77.0.1:3129": "silence", "10.77.0.1:9180": "answer gate", "10.77.0.1:8080": "silence"} {
+		if got := start(t, peer, 0, "dial", "tcp", addr).line(); got != want {
+			t.Errorf("from the network to %s: %s; want %s", addr, got, want)
+		}
+	}
+}
+
+// TestWhatASocketLeavesBehindGetsOut closes our own socket with most of its
+// data still to be sent: those packets have no user any more.
+func TestWhatASocketLeavesBehindGetsOut(t *testing.T) {
+	for _, addr := range []string{"198.51.100.7:443", "[2001:db8::7]:443"} {
+		peer, _ := newWorld(t)
+		apply(t, worldPlan())
+		far := start(t, peer, 0, "receive", addr)
+		far.line()
+		start(t, "", ownUser, "send", addr)
+		if got, want := far.line(), fmt.Sprint(streamed, " <nil>"); got != want {
+			t.Errorf("%s: %s; want %s", addr, got, want)
+		}
+	}
+}
