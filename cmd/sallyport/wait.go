@@ -7,7 +7,9 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"os"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -17,6 +19,7 @@ import (
 // container's startup probe.
 func newWaitReady() *cobra.Command {
 	var admin string
+	var uid uint32
 	var timeout time.Duration
 	cmd := &cobra.Command{
 		Use:     "wait-ready",
@@ -26,11 +29,13 @@ func newWaitReady() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
 			defer cancel()
+			standAs(uid)
 			return waitReady(ctx, admin)
 		},
 	}
 	cmd.Flags().StringVar(&admin, "admin", "127.0.0.1:9180", "the daemon's admin listener")
 	cmd.Flags().DurationVar(&timeout, "timeout", 30*time.Second, "how long to wait")
+	addStandAs(cmd, &uid)
 	return cmd
 }
 
@@ -59,6 +64,7 @@ func waitReady(ctx context.Context, admin string) error {
 // newHealthcheck asks once; the image's HEALTHCHECK, as scratch has no curl.
 func newHealthcheck() *cobra.Command {
 	var admin string
+	var uid uint32
 	cmd := &cobra.Command{
 		Use:     "healthcheck",
 		Short:   "Ask the daemon once whether it is healthy",
@@ -67,6 +73,7 @@ func newHealthcheck() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, cancel := context.WithTimeout(cmd.Context(), 3*time.Second)
 			defer cancel()
+			standAs(uid)
 			if err := probe(ctx, admin, "/healthz"); err != nil {
 				return &exitError{exitFailed, fmt.Errorf("asking %s: %w; is the daemon running, and is this its listen.admin?", admin, err)}
 			}
@@ -74,7 +81,22 @@ func newHealthcheck() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&admin, "admin", "127.0.0.1:9180", "the daemon's admin listener")
+	addStandAs(cmd, &uid)
 	return cmd
+}
+
+func addStandAs(cmd *cobra.Command, uid *uint32) {
+	cmd.Flags().Uint32Var(uid, "uid", defaultUID, "the daemon's user; asked as root, this is done as that user, as the firewall of a sidecar closes the admin listener to all others")
+}
+
+// standAs becomes the daemon's user, where root asks and may. Who may not asks
+// as who he is: outside of a sidecar that is as good.
+func standAs(uid uint32) {
+	if os.Geteuid() == 0 {
+		_ = syscall.Setgroups(nil)
+		_ = syscall.Setgid(int(uid))
+		_ = syscall.Setuid(int(uid))
+	}
 }
 
 // probe gets a page of the admin listener and wants status 200. No proxy
