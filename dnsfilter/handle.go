@@ -61,6 +61,12 @@ func (s *Server) handle(ctx context.Context, raw []byte, from origin) (reply []b
 		observe()
 		return s.early(&q, rcode)
 	}
+	if s.upstreams.echoes.has(q.question) {
+		record.Decision = allowlists.Decision{Verdict: allowlists.Allow, Reason: allowlists.UpstreamFailed}
+		record.RCode, record.Err = dns.RcodeRefused, errCircle.Error()
+		observe()
+		return s.early(&q, dns.RcodeRefused)
+	}
 	ask := asked{name: q.name, qtype: q.qtype, class: q.class, flags: q.flags, sub: sub}
 	v := s.judge(policy, pool, q.name, q.qtype, q.class, began)
 	record.note(&v)
@@ -69,6 +75,9 @@ func (s *Server) handle(ctx context.Context, raw []byte, from origin) (reply []b
 	observe()
 	return reply
 }
+
+// errCircle is the failure of a question of ours that comes back to us.
+var errCircle = errors.New("this is our own question: the upstream that was asked sends it here; name other dns.upstreams")
 
 // panicked puts a panic into the log.
 func (s *Server) panicked(p any) {

@@ -68,6 +68,7 @@ type upstreams struct {
 	up      func(name string, up bool)
 	list    []*upstream
 	slots   chan struct{} // one token per question in flight
+	echoes  echoes
 
 	ctx    context.Context // ends with close
 	cancel context.CancelFunc
@@ -145,7 +146,7 @@ func (u *upstreams) newTransport(spec upstreamSpec, roots *x509.CertPool) transp
 	case schemeHTTPS:
 		return newHTTPSTransport(spec, roots, u.timeout, u.bootstrap)
 	default:
-		return newUDPTransport(spec.addr, u.timeout)
+		return newUDPTransport(spec.addr, u.timeout, &u.echoes)
 	}
 }
 

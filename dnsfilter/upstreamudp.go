@@ -33,13 +33,14 @@ var datagrams = sync.Pool{New: func() any { return new([maxDatagram]byte) }}
 // question, and over TCP for what does not fit.
 type udpTransport struct {
 	addr      netip.AddrPort
+	echoes    *echoes
 	tcp       *streamTransport
 	lowerTill atomic.Int64 // Unix nanoseconds; until then questions are not mixed
 }
 
 // newUDPTransport makes the transport of one server; timeout bounds one attempt.
-func newUDPTransport(addr netip.AddrPort, timeout time.Duration) *udpTransport {
-	return &udpTransport{addr: addr, tcp: newStreamTransport(dialTCP(addr), timeout)}
+func newUDPTransport(addr netip.AddrPort, timeout time.Duration, sent *echoes) *udpTransport {
+	return &udpTransport{addr: addr, echoes: sent, tcp: newStreamTransport(dialTCP(addr), timeout)}
 }
 
 // ask implements transport. A server that does not echo the case of the
@@ -64,6 +65,9 @@ func (t *udpTransport) askOnce(ctx context.Context, q question, mix bool) (*dns.
 	query, err := q.pack(randomID(), mix)
 	if err != nil {
 		return nil, err
+	}
+	if mix {
+		defer t.echoes.sending(query)()
 	}
 	// Connected: the kernel picks a random port and drops what others send.
 	conn, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(t.addr))
