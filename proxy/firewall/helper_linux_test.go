@@ -238,10 +238,18 @@ func variant(n int) *firewall.Plan {
 	return p
 }
 
-// dialOnce tries "tcp" or "udp" to an address, and says what came of it: the
+// dialOnce tries "tcp" or "udp" to an address, perhaps from another, and says what came of it: the
 // line that the other end sent, or the error.
 func dialOnce(words []string) error {
-	conn, err := net.DialTimeout(words[0], words[1], 2*time.Second)
+	dialer := net.Dialer{Timeout: 2 * time.Second}
+	if len(words) > 2 {
+		if from := net.ParseIP(words[2]); words[0] == "tcp" {
+			dialer.LocalAddr = &net.TCPAddr{IP: from}
+		} else {
+			dialer.LocalAddr = &net.UDPAddr{IP: from}
+		}
+	}
+	conn, err := dialer.Dial(words[0], words[1])
 	if err == nil {
 		_ = conn.SetDeadline(time.Now().Add(3 * time.Second))
 		_, err = conn.Write([]byte("hello\n"))

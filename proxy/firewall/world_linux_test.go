@@ -69,9 +69,12 @@ func TestNothingEscapesWhileRulesAreReplaced(t *testing.T) {
 	apply(t, worldPlan())
 	senders := start(t, "", jobUser, everywhere...)
 	before := senders.number()
+	rival := start(t, "", 0, "apply") // another process that applies all the while
 	for n := range 100 {
 		apply(t, variant(n))
+		rival.line()
 	}
+	rival.kill()
 	for senders.number() < before+10000 {
 	}
 	if n := arrived.number(); n != 0 {
@@ -144,7 +147,7 @@ func TestFlowsOlderThanTheRulesEnd(t *testing.T) {
 func TestSidecarWays(t *testing.T) {
 	peer, arrived := newWorld(t)
 	apply(t, worldPlan())
-	start(t, "", ownUser, "echo", "gate", "0.0.0.0:3129", "[::1]:3129", "127.0.0.1:5300", "[::1]:5300", "127.0.0.1:9180", "10.77.0.1:9180").line()
+	start(t, "", ownUser, "echo", "gate", "[::]:3129", "127.0.0.1:5300", "[::1]:5300", "127.0.0.1:9180", "10.77.0.1:9180").line()
 	start(t, "", jobUser, "echo", "job", "127.0.0.1:8080", "[::1]:8080", "10.77.0.1:8080", "127.0.0.11:4444", "127.0.0.1:1053").line()
 	start(t, peer, 0, "echo", "far", "198.51.100.7:443", "[2001:db8::7]:443").line()
 	for _, c := range []struct {
