@@ -124,7 +124,7 @@ func alertKeys() []key {
 	return []key{
 		{path: "alerts", kind: sectionKind, doc: "Alerts and where they go", restart: true},
 		{path: "alerts.group_interval", kind: durationKind, def: "5m", least: int64(time.Second), doc: "How often an open group of alerts is reported again", restart: true},
-		{path: "alerts.state_dir", kind: pathKind, def: `""`, doc: "Directory that keeps baseline, book and undelivered alerts over restarts", restart: true},
+		{path: "alerts.state_dir", kind: pathKind, def: `""`, doc: "Directory that keeps baseline, book of answers and undelivered alerts over restarts, kill -9 included; made (0700) if missing, one for each daemon", restart: true},
 		{path: "alerts.baseline", kind: sectionKind, doc: "How first-seen learns", restart: true},
 		{path: "alerts.baseline.learn", kind: durationKind, def: "7d", doc: "How long a pool learns before first-seen speaks", restart: true},
 		{path: "alerts.baseline.jobs", kind: countKind, def: "50", doc: "How many jobs a pool learns from before first-seen speaks", restart: true},

@@ -27,6 +27,10 @@ type book struct {
 	pools   map[string]*bookPool
 	names   int
 	evicted uint64 // names that gave way before their time, since the start
+	// unkept are the cells that the file of the book does not have as they are,
+	// of *cell, first changed first. Nil where nothing is kept.
+	unkept  *list.List
+	changed chan struct{} // has one element when unkept is no longer empty
 }
 
 // bookPool is the part of one pool. It is deleted when empty.
@@ -53,6 +57,7 @@ type cell struct {
 	key              cellKey
 	names            []bookName
 	inPool, inClient *list.Element
+	inUnkept         *list.Element // nil: the file has it as it is, or there is none
 }
 
 // bookName is one name and until when it stands for its address.
@@ -63,7 +68,7 @@ type bookName struct {
 
 // newBook makes an empty book; it holds one cell at least, whatever the limit.
 func newBook(limit int) *book {
-	return &book{limit: max(limit, maxNames), pools: make(map[string]*bookPool)}
+	return &book{limit: max(limit, maxNames), pools: make(map[string]*bookPool), changed: make(chan struct{}, 1)}
 }
 
 // add writes down that a client was answered with addrs for host.
@@ -87,7 +92,9 @@ func (b *book) addOne(by account, host allowlists.Host, addr netip.Addr, now, ex
 	}
 	c := p.cellFor(cellKey{by.client, addr})
 	before := len(c.names)
-	c.put(host, now, expires)
+	if c.put(host, now, expires) {
+		b.setUnkept(p, c)
+	}
 	b.count(p, c, len(c.names)-before)
 	for b.names > b.limit {
 		b.evict(p, by.client, c)
@@ -118,8 +125,10 @@ func (p *bookPool) cellFor(key cellKey) *cell {
 }
 
 // put makes a name the newest of the cell, and drops those whose time is over
-// or that are too many.
-func (c *cell) put(host allowlists.Host, now, expires time.Time) {
+// or that are too many. It reports whether the newest is another now, or stands
+// for longer by the clock's seconds.
+func (c *cell) put(host allowlists.Host, now, expires time.Time) (changed bool) {
+	changed = len(c.names) == 0 || c.names[0].host != host || c.names[0].expires.Unix() < expires.Unix()
 	kept := make([]bookName, 1, min(len(c.names)+1, maxNames))
 	kept[0] = bookName{host, expires}
 	for _, n := range c.names {
@@ -132,6 +141,7 @@ func (c *cell) put(host allowlists.Host, now, expires time.Time) {
 		}
 	}
 	c.names = kept
+	return changed
 }
 
 // count adds to every total that c's names are part of.

@@ -36,6 +36,10 @@ func (b *book) evict(p *bookPool, adder netip.Addr, stays *cell) {
 func (b *book) remove(p *bookPool, c *cell) {
 	b.count(p, c, -len(c.names))
 	client := p.clients[c.key.client]
+	if c.inUnkept != nil {
+		b.unkept.Remove(c.inUnkept)
+		c.inUnkept = nil
+	}
 	p.oldest.Remove(c.inPool)
 	client.oldest.Remove(c.inClient)
 	delete(p.cells, c.key)

@@ -6,7 +6,7 @@
 // (judge.go), asked of the cache or of an upstream (flight.go, cache.go,
 // upstream.go), the answer cut down to the chain that belongs to it (scrub.go),
 // its addresses judged for the pool that asked (addresses.go), remembered in the
-// book of answers (book.go), recorded (record.go), and only then replied.
+// book of answers (book.go; kept over restarts by bookstore.go), recorded (record.go), and only then replied.
 package dnsfilter
 
 import (
@@ -81,7 +81,10 @@ type Config struct {
 	Stale        time.Duration // serve expired answers this long when upstreams fail; 0: never
 	CacheEntries int
 	BookEntries  int // names in the book of answers, over all pools
-	PerClient    int // questions a second of one client
+	// BookFile keeps the book of answers over restarts; "" keeps nothing. Its
+	// directory is made if it is missing.
+	BookFile  string
+	PerClient int // questions a second of one client
 
 	Log zerolog.Logger
 	// Metrics takes the collectors of docs/metrics.md; nil: none are registered.

@@ -11,6 +11,8 @@ type metrics struct {
 	queries *prometheus.CounterVec
 	seconds *prometheus.HistogramVec
 	up      *prometheus.GaugeVec
+	// bookFailures counts tries to write the kept book that failed.
+	bookFailures prometheus.Counter
 }
 
 // newMetrics makes the collectors and registers them, unless r is nil.
@@ -27,6 +29,9 @@ func newMetrics(r prometheus.Registerer, cacheEntries func() int) (*metrics, err
 		up: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "sallyport_dns_upstream_up", Help: "1 if the upstream answered when last asked.",
 		}, []string{"upstream"}),
+		bookFailures: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "sallyport_book_write_failures_total", Help: "Tries to write the kept book of answers that failed.",
+		}),
 	}
 	entries := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "sallyport_dns_cache_entries", Help: "Answers in the cache.",
@@ -34,7 +39,7 @@ func newMetrics(r prometheus.Registerer, cacheEntries func() int) (*metrics, err
 	if r == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.queries, m.seconds, m.up, entries} {
+	for _, c := range []prometheus.Collector{m.queries, m.seconds, m.up, m.bookFailures, entries} {
 		if err := r.Register(c); err != nil {
 			return nil, err
 		}

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/miekg/dns"
 )
@@ -33,6 +34,7 @@ type Server struct {
 	turns   *turns
 	rates   *rates
 	book    *book
+	store   *bookStore // keeps the book; nil: nothing does
 	follows *follows
 	sweeper sweeper
 
@@ -92,8 +94,13 @@ func New(cfg Config) (*Server, error) {
 	return s, nil
 }
 
-// Listen binds every listener, over UDP and TCP. With an error none is bound.
+// Listen reads the kept book and begins to keep it, and binds every listener,
+// over UDP and TCP. With an error none is bound.
 func (s *Server) Listen() error {
+	if s.cfg.BookFile != "" {
+		s.store = openBookStore(s.cfg.BookFile, s.book, s.cfg.MaxTTL+s.cfg.BookGrace,
+			standsUnder(s.cfg.Policy(), time.Now()), s.metrics.bookFailures.Inc, s.cfg.Log)
+	}
 	for _, l := range s.cfg.Listeners {
 		b, err := bind(l)
 		if b != nil {
@@ -101,8 +108,12 @@ func (s *Server) Listen() error {
 		}
 		if err != nil {
 			s.unbind()
+			s.store.close()
 			return fmt.Errorf("listening for DNS on %s: %w", l.Addr, err)
 		}
+	}
+	if s.store != nil {
+		s.store.start()
 	}
 	return nil
 }
@@ -170,6 +181,10 @@ func (s *Server) Upstreams() []UpstreamStatus { return s.upstreams.status() }
 // to give way before their time since the start.
 func (s *Server) BookSizes() (names int, evicted uint64) { return s.book.sizes() }
 
+// BookKept reports whether the book of answers goes on where an earlier daemon's
+// ended, as far as it was there whole. It is known after Listen.
+func (s *Server) BookKept() bool { return s.store != nil && s.store.kept }
+
 // Serve answers until ctx ends, then takes no more questions, answers those it
 // has, and closes everything as Close does. It returns the first error of a
 // listener that broke; the others are stopped then too.
@@ -214,6 +229,7 @@ func (s *Server) Close() {
 		s.cancel()
 		s.flights.close()
 		s.sweeper.close()
+		s.store.close()
 		s.upstreams.close()
 	})
 }

@@ -62,7 +62,7 @@ func (s *Server) sweep() {
 	}()
 	now := time.Now()
 	policy := s.cfg.Policy()
-	stands := func(pool string, h allowlists.Host) bool { return policy.Pool(pool).DecideName(h, now).Allowed() }
+	stands := standsUnder(policy, now)
 	s.book.keepOnly(now, stands)
 	s.follows.keepOnly(now, stands)
 	s.cache.keepOnly(func(key flightKey) bool {
@@ -73,4 +73,9 @@ func (s *Server) sweep() {
 		}
 		return false
 	})
+}
+
+// standsUnder makes the test whether a pool still is there, and allows a name.
+func standsUnder(policy *allowlists.Policy, now time.Time) func(pool string, h allowlists.Host) bool {
+	return func(pool string, h allowlists.Host) bool { return policy.Pool(pool).DecideName(h, now).Allowed() }
 }

@@ -213,7 +213,7 @@ func (d *daemon) policyChanged() {
 func (d *daemon) startDetails() map[string]any {
 	details := map[string]any{
 		"version": version, "pools": len(d.policy.Load().Pools()),
-		"enforced": false, "placement": d.placementName(),
+		"enforced": false, "placement": d.placementName(), "book_kept": d.dns.BookKept(),
 	}
 	maps.Copy(details, map[string]any{"proxy": addrTexts(d.proxy.ListenerAddrs(false)), "dns": addrTexts(d.dns.Addrs())})
 	if transparent := d.proxy.ListenerAddrs(true); len(transparent) > 0 {

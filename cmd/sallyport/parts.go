@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/netip"
 	"os"
+	"path/filepath"
 
 	"sallyport/alerting"
 	"sallyport/allowlists"
@@ -35,8 +36,18 @@ func (d *daemon) dnsConfig() (dnsfilter.Config, error) {
 		Upstreams: s.Upstreams, Own: func(addr netip.AddrPort) bool { return takenBy(listeners, addr) },
 		Search: search, Blocked: s.BlockedReply, BookGrace: s.BookGrace, MaxTTL: s.MaxTTL, Stale: s.Stale,
 		CacheEntries: s.CacheEntries, BookEntries: d.settings.Limits.BookEntries, PerClient: d.settings.Limits.DNSPerClient,
-		Log: d.log, Metrics: d.registry,
+		BookFile: bookFile(d.settings.Alerts.StateDir),
+		Log:      d.log, Metrics: d.registry,
 	}, nil
+}
+
+// bookFile is where the book of answers is kept in a state directory; "" if
+// there is none.
+func bookFile(stateDir string) string {
+	if stateDir == "" {
+		return ""
+	}
+	return filepath.Join(stateDir, "book.jsonl")
 }
 
 // resolvConf is where the machine keeps its search suffixes.
