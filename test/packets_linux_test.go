@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+	"golang.org/x/sys/unix"
 )
 
 // packetPools opens the networks of examples, so that their addresses are
@@ -122,7 +123,7 @@ func TestRefusedPacketsAreSeen(t *testing.T) {
 	lines := make(map[string]int)
 	for _, e := range d.events() {
 		if e.text("kind") == "conn" {
-			lines[e.text("via")+" "+e.text("ip")]++
+			lines[fmt.Sprint(e.text("via"), " ", e.text("ip"), " ", e.number("port"))]++
 		}
 	}
 	for flow, n := range lines {
@@ -223,5 +224,40 @@ func TestAuditPassesOthersAndSaysSo(t *testing.T) {
 	}
 	if e := d.wait("metadata", func(e event) bool { return e.text("ip") == "169.254.169.254" && e.text("kind") == "conn" }); e.text("phase") != "refused" || e.text("reason") != "special-address" {
 		t.Errorf("%v", e)
+	}
+}
+
+// TestRawFramesAreSeen sends frames past IP, as root with CAP_NET_RAW may: the
+// second table drops them at the device, and tells.
+func TestRawFramesAreSeen(t *testing.T) {
+	s, d := newPacketWorld(t, packetPools)
+	udp := "\x45\x00\x00\x1c\x00\x01\x00\x00\x40\x11\x00\x00\x0a\x4d\x00\x02\xcb\x00\x71\x09" + "\x9c\x40\x01\xbb\x00\x08\x00\x00" // 10.77.0.2:40000 to 203.0.113.9:443
+	s.do(func() {
+		device, err := net.InterfaceByName("eth0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(fd)
+		for _, frame := range []string{"\x08\x00" + udp, "\x88\xb5 a protocol of nobody's"} {
+			err := unix.Sendto(fd, []byte("\x02\x02\x02\x02\x02\x02\x04\x04\x04\x04\x04\x04"+frame), 0, &unix.SockaddrLinklayer{Ifindex: device.Index})
+			if !errors.Is(err, unix.ENOBUFS) && !errors.Is(err, unix.EPERM) {
+				t.Errorf("the frame went: %v", err)
+			}
+		}
+	})
+	for what, fits := range map[string]func(event) bool{
+		"UDP in a frame": func(e event) bool {
+			return e.text("ip") == "203.0.113.9" && e.number("port") == 443 && e.text("via") == "udp"
+		},
+		"a frame without IP":   func(e event) bool { return e.text("ip") == "" && e.text("via") == "other" },
+		"the alert of the one": func(e event) bool { return e.text("alert") == "denied-egress" && e.text("ip") == "203.0.113.9" },
+	} {
+		if e := d.wait(what, fits); e.text("client") != "127.0.0.1" || e.text("pool") != "build" || e.text("phase") == "open" {
+			t.Errorf("%s: %v", what, e)
+		}
 	}
 }

@@ -84,11 +84,11 @@ func (p *Plan) out(way *Way, refused string) []rule {
 			if six {
 				name = setResolvers6
 			}
-			rules = append(rules, a("the machine's resolver, by another door", matchAddr{six: six, set: name}, goTo{chainRefuse}))
+			rules = append(rules, a("the machine's resolver, by another door", anySocket, matchAddr{six: six, set: name}, goTo{chainRefuse}))
 		}
 	}
 	if len(p.Private) > 0 {
-		rules = append(rules, a("admin and control are not the job's", matchLocal{}, matchPort{proto: protoTCP, set: setPrivate}, goTo{chainRefuse}))
+		rules = append(rules, a("admin and control are not the job's", anySocket, matchLocal{}, matchPort{proto: protoTCP, set: setPrivate}, goTo{chainRefuse}))
 	}
 	rules = append(rules,
 		a("what stays on this machine", matchLocal{}, accept{}),
@@ -150,8 +150,11 @@ func (p *Plan) through(way *Way, refused string) []rule {
 // drops what a socket of any other user sends, frames of AF_PACKET included,
 // which no other hook sees.
 func (p *Plan) frames() table {
-	t := table{family: "netdev"}
-	others := []rule{a("a socket of another user", matchUser{not: true, uid: p.Own.UID}, count{}, drop{})}
+	t := table{family: "netdev", chains: []chain{{name: chainRefuse, rules: []rule{
+		a("told, up to a rate", p.log(LogRefused, refusedRate)),
+		a("", count{}, drop{}),
+	}}}}
+	others := []rule{a("a socket of another user", matchUser{not: true, uid: p.Own.UID}, goTo{chainRefuse})}
 	if p.Ways[0].PassesOther && len(p.Devices) > 0 {
 		t.addMetadata(p)
 		t.chains = append(t.chains, p.othersFrames())
@@ -167,8 +170,8 @@ func (p *Plan) frames() table {
 func (p *Plan) othersFrames() chain {
 	way := &p.Ways[0]
 	c := chain{name: chainOthers, rules: []rule{
-		a("", matchProto{proto: protoTCP}, count{}, drop{}),
-		a("", matchPort{proto: protoUDP, port: dnsPort}, count{}, drop{}),
+		a("", matchProto{proto: protoTCP}, goTo{chainRefuse}),
+		a("", matchPort{proto: protoUDP, port: dnsPort}, goTo{chainRefuse}),
 	}}
 	for _, six := range []bool{false, true} {
 		if len(addrRanges(p.Metadata, six)) > 0 {
@@ -176,13 +179,13 @@ func (p *Plan) othersFrames() chain {
 			if six {
 				name = setMetadata6
 			}
-			c.rules = append(c.rules, a(commentNoAudit, matchAddr{six: six, set: name}, count{}, drop{}))
+			c.rules = append(c.rules, a(commentNoAudit, matchAddr{six: six, set: name}, goTo{chainRefuse}))
 		}
 		if way.TCP.of(six) != 0 || way.DNS.of(six) != 0 {
 			c.rules = append(c.rules, a("", matchFamily{six: six, frame: true}, accept{}))
 		}
 	}
-	c.rules = append(c.rules, a("", count{}, drop{}))
+	c.rules = append(c.rules, a("", goTo{chainRefuse}))
 	return c
 }
 
