@@ -81,11 +81,19 @@ func byInterface(addr, pool string, ifaces []string) []place {
 	if len(ifaces) == 0 || err != nil || at.Addr().IsLoopback() {
 		return []place{{addr: addr, pool: pool}}
 	}
-	all := []place{{addr: addr, pool: pool, shared: true}}
+	// Of sockets with SO_REUSEPORT the kernel takes the first that fits, not the
+	// one that fits best, and puts the latest bound before the others, but behind
+	// them if it is one of IPv6 (inet_hash, udp_lib_get_port): the socket for the
+	// rest must be the last that it looks at.
+	rest := place{addr: addr, pool: pool, shared: true}
+	var all []place
 	for _, iface := range ifaces {
 		all = append(all, place{addr, pool, iface, true})
 	}
-	return all
+	if at.Addr().Is4() && !at.Addr().IsUnspecified() { // 0.0.0.0 is bound as ::, see net.Listen
+		return append([]place{rest}, all...)
+	}
+	return append(all, rest)
 }
 
 // poolInterfaces are the interfaces of all pools, each once.
