@@ -71,7 +71,7 @@ alerts:
   thresholds: {scan_window: 1m, dns_tunnel_names: 5, upload_factor: 3, lookalike_min_letters: 6, fold_groups: 7}
 `
 	want := []string{
-		"listen.transparent", "pools.*.interfaces", "pools.*.listen.transparent", "pools.*.allow[].upload_limit",
+		"pools.*.allow[].upload_limit",
 		"alerts.thresholds.scan_window", "alerts.thresholds.dns_tunnel_names", "alerts.thresholds.upload_factor", "alerts.thresholds.lookalike_min_letters",
 	}
 	got := mustLoad(t, text).Notices
