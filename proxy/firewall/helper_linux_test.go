@@ -51,7 +51,7 @@ func help(user, name string, words []string) error {
 
 // helpers are run as other users, and in other network namespaces.
 var helpers = map[string]func([]string) error{
-	"flood": flood, "count": countFrames, "apply": applyForever, "dial": dialOnce, "send": sendAndClose, "receive": receive, "hold": hold, "frame": frame, "echo": echo,
+	"flood": flood, "count": countFrames, "apply": applyForever, "dial": dialOnce, "send": sendAndClose, "receive": receive, "hold": hold, "frame": frame, "echo": echo, "devices": devices,
 }
 
 // A helper is one that runs. Its lines come from its standard output.
@@ -386,4 +386,11 @@ func frame(words []string) error {
 	err = unix.Sendto(fd, packet, 0, to)
 	fmt.Println("sent", err)
 	return nil
+}
+
+// devices says which devices lead out of the namespace.
+func devices([]string) error {
+	names, err := firewall.OutsideDevices()
+	fmt.Println(strings.Join(names, " "))
+	return err
 }

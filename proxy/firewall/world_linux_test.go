@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"strings"
 	"testing"
 
 	"sallyport/proxy/firewall"
@@ -214,5 +215,74 @@ func TestWhatASocketLeavesBehindGetsOut(t *testing.T) {
 		if got, want := far.line(), fmt.Sprint(streamed, " <nil>"); got != want {
 			t.Errorf("%s: %s; want %s", addr, got, want)
 		}
+	}
+}
+
+// TestNestedContainers puts a container behind a bridge that the job makes once
+// the rules stand.
+func TestNestedContainers(t *testing.T) {
+	peer, arrived := newWorld(t)
+	apply(t, worldPlan())
+	nested := fmt.Sprintf("sp%d-%d", os.Getpid()%10000, worlds())
+	shell(t, "ip", "netns", "add", nested)
+	t.Cleanup(func() { _ = exec.Command("ip", "netns", "del", nested).Run() })
+	for _, line := range [][]string{
+		{"ip", "link", "add", "docker0", "type", "bridge"}, {"ip", "link", "set", "docker0", "up"},
+		{"ip", "link", "add", "veth1", "type", "veth", "peer", "name", "eth0", "netns", nested},
+		{"ip", "link", "set", "veth1", "master", "docker0", "up"},
+		{"ip", "addr", "add", "172.17.0.1/16", "dev", "docker0"}, {"ip", "addr", "add", "fd17::1/64", "dev", "docker0", "nodad"},
+		{"ip", "-n", nested, "link", "set", "lo", "up"}, {"ip", "-n", nested, "link", "set", "eth0", "up"},
+		{"ip", "-n", nested, "addr", "add", "172.17.0.2/16", "dev", "eth0"}, {"ip", "-n", nested, "addr", "add", "fd17::2/64", "dev", "eth0", "nodad"},
+		{"ip", "-n", nested, "route", "add", "default", "via", "172.17.0.1"}, {"ip", "-n", nested, "route", "add", "default", "via", "fd17::1"},
+		{"ip", "-n", peer, "route", "add", "172.17.0.0/16", "via", "10.77.0.1"}, {"ip", "-n", peer, "route", "add", "fd17::/64", "via", "fd77::1"},
+		{"sysctl", "-q", "-w", "net.ipv4.ip_forward=1"}, {"sysctl", "-q", "-w", "net.ipv6.conf.all.forwarding=1"},
+	} {
+		shell(t, line[0], line[1:]...)
+	}
+	start(t, "", ownUser, "echo", "gate", "[::]:3129", "[::]:5300", "[::]:9180").line()
+	start(t, peer, 0, "echo", "far", "198.51.100.7:443", "[2001:db8::7]:443").line()
+	start(t, nested, 0, "echo", "nested", "[::]:8080").line()
+	for _, c := range []struct{ does, from, network, addr, want string }{
+		{"a container's TCP comes to us", nested, "tcp", "198.51.100.7:443", "answer gate"},
+		{"over IPv6", nested, "tcp", "[2001:db8::7]:443", "answer gate"},
+		{"and its DNS", nested, "udp", "198.51.100.7:53", "answer gate"},
+		{"also when it asks the bridge", nested, "udp", "172.17.0.1:53", "answer gate"},
+		{"over IPv6 and TCP", nested, "tcp", "[2001:db8::7]:53", "answer gate"},
+		{"its UDP is refused", nested, "udp", "198.51.100.7:443", "refused"},
+		{"over IPv6", nested, "udp", "[2001:db8::7]:443", "refused"},
+		{"admin is not its", nested, "tcp", "172.17.0.1:9180", "refused"},
+		{"at any own address", nested, "tcp", "10.77.0.1:9180", "refused"},
+		{"the network does not reach it", peer, "tcp", "172.17.0.2:8080", "silence"},
+		{"the job's way to it leads to us", "", "tcp", "172.17.0.2:8080", "answer gate"},
+	} {
+		before := arrived.number()
+		if got := start(t, c.from, 0, "dial", c.network, c.addr).line(); got != c.want {
+			t.Errorf("%s: %s %s: %s; want %s", c.does, c.network, c.addr, got, c.want)
+		}
+		if n := arrived.number() - before; n != 0 {
+			t.Errorf("%s: %s %s: %d packets reached the network", c.does, c.network, c.addr, n)
+		}
+	}
+	before := arrived.number()
+	for _, addr := range []string{"198.51.100.7", "2001:db8::7"} {
+		_ = exec.Command("ip", "netns", "exec", nested, "ping", "-c", "1", "-W", "1", addr).Run()
+	}
+	if n := arrived.number() - before; n != 0 {
+		t.Errorf("pings: %d packets escaped", n)
+	}
+}
+
+// TestOutsideDevices tells what leads out from the bridges of containers.
+func TestOutsideDevices(t *testing.T) {
+	peer, _ := newWorld(t)
+	for _, line := range []string{
+		"link add docker0 type bridge", "link add veth1 type veth peer name veth2", "link set veth1 master docker0",
+		"link add uplink type bridge", "link set uplink up", "addr add 192.0.2.1/24 dev uplink", "route add default via 192.0.2.2",
+	} {
+		shell(t, "ip", append([]string{"-n", peer}, strings.Fields(line)...)...)
+	}
+	// Kernels put fallback devices of tunnels into every namespace.
+	if got, want := start(t, peer, 0, "devices").line(), "job uplink veth2"; !strings.HasSuffix(got, want) {
+		t.Errorf("%s; want %s", got, want)
 	}
 }
