@@ -84,3 +84,19 @@ alerts:
 		}
 	}
 }
+
+// Nobody is told to set a key that has no effect.
+func TestNoAdviceWithoutEffect(t *testing.T) {
+	_, report := allowlists.Load([]allowlists.Source{{Name: "a.yaml", Text: []byte(`
+pools: {a: {sources: [127.0.0.0/8], presets: [github-actions], allow: ["*.npmjs.org"]}}`)}}, testEnv, today)
+	if len(report.Warnings()) < 2 {
+		t.Fatalf("nothing is advised: %v", report.Warnings())
+	}
+	for _, k := range allowlists.Keys() {
+		for _, problem := range report.Warnings() {
+			if name := k.Path[strings.LastIndexByte(k.Path, '.')+1:]; k.Later && strings.Contains(problem.Text, name) {
+				t.Errorf("%s has no effect, and is advised: %s", k.Path, problem.Text)
+			}
+		}
+	}
+}

@@ -17,8 +17,8 @@ const preface = `# Presets
 
 Built-in allowlists, each line with its source. ` + "`sallyport presets NAME`" + ` prints one in full. Where a name stands without a port it is 443.
 
-- (W): anyone can write data there with an account of their own, so allowing it permits exfiltration. Give it a rule with an
-  ` + "`upload_limit`" + `, or leave it out.
+- (W): anyone can write data there with an account of their own, so allowing it permits exfiltration. Where the jobs can do
+  without, put it under ` + "`deny`" + `, which beats every preset.
 - (?): general knowledge, not yet held against a source. The other lines carry the day somebody did so.
 - Parameters are given where the preset is used, each one label of a host name:
   ` + "`{preset: ecr, region: eu-west-1, account: \"123456789012\"}`" + `. Without them the hosts that need one are left out, with a warning.
