@@ -255,6 +255,15 @@ func TestNeedsRestart(t *testing.T) {
 	if got := before.NeedsRestart(after); !slices.Equal(got, want) {
 		t.Errorf("%v, want %v", got, want)
 	}
+	// A pool that had nothing bound goes, and comes, without one.
+	others := mustLoad(t, "pools: {b: {allow: [a.test], sources: [10.0.0.0/8]}}\n")
+	if got := before.NeedsRestart(others); got != nil {
+		t.Errorf("a pool without listeners needs a restart for %v", got)
+	}
+	gateway := mustLoad(t, "pools: {b: {allow: [a.test], sources: [10.0.0.0/8], interfaces: [br0]}}\n")
+	if got := others.NeedsRestart(gateway); !slices.Equal(got, []string{"pools.b.interfaces"}) {
+		t.Errorf("%v", got)
+	}
 }
 
 // Warnings do not keep a file from loading.

@@ -82,7 +82,9 @@ func (l *loader) pool(e diag.Entry, sources map[netip.Prefix][]claim) {
 	own := func(name string) []string {
 		path := "pools.*.listen." + name
 		addrs := l.listens(fmt.Sprintf("listen.%s of %s", name, where), v[path])
-		l.restart["pools."+e.Key+".listen."+name] = fmt.Sprint(addrs)
+		if len(addrs) > 0 { // so that to remove a pool without any wants no restart
+			l.restart["pools."+e.Key+".listen."+name] = fmt.Sprint(addrs)
+		}
 		return addrs
 	}
 	spec := PoolSpec{
@@ -92,6 +94,9 @@ func (l *loader) pool(e diag.Entry, sources map[netip.Prefix][]claim) {
 		Sources: get[[]netip.Prefix](v, "pools.*.sources"), Interfaces: get[[]string](v, "pools.*.interfaces"),
 		ResolvesTo: get[[]netip.Prefix](v, "pools.*.resolves_to"),
 		Listen:     PoolListen{Proxy: own("proxy"), DNS: own("dns"), Transparent: own("transparent")},
+	}
+	if len(spec.Interfaces) > 0 {
+		l.restart["pools."+e.Key+".interfaces"] = fmt.Sprint(spec.Interfaces)
 	}
 	l.claimSources(v["pools.*.sources"].node, spec, sources)
 	places := poolPlaces{pool: e.Place, rules: make(map[string][]diag.Place)}

@@ -67,7 +67,7 @@ func poolKeys() []key {
 		{path: "pools.*", kind: sectionKind, doc: "One pool; its name is letters, digits, -, _ and dots"},
 		{path: "pools.*.mode", kind: wordKind, words: []string{"enforce", "audit", "block=enforce", "monitor=audit", "report=audit"}, def: "enforce", doc: "Whether what is not allowed is refused, or forwarded and reported"},
 		{path: "pools.*.sources", kind: sourcesKind, def: "[]", doc: "Client addresses of the pool; the longest prefix wins"},
-		{path: "pools.*.interfaces", kind: interfacesKind, def: "[]", doc: "On a gateway, the interfaces by which the pool's packets come in; with sources, both must hold"},
+		{path: "pools.*.interfaces", kind: interfacesKind, def: "[]", doc: "On a gateway, the interfaces by which the pool's packets come in; with sources, both must hold", restart: true},
 		{path: "pools.*.listen", kind: sectionKind, doc: "Listeners of the pool's own, instead of or beside sources", restart: true},
 		{path: "pools.*.listen.proxy", kind: listenKind, def: "[]", doc: "As listen.proxy", restart: true},
 		{path: "pools.*.listen.dns", kind: listenKind, def: "[]", doc: "As listen.dns", restart: true},
