@@ -55,7 +55,7 @@ var systemEvents = map[string][2]string{
 	alerting.SystemResumed:      {"alerting went on in the log where it had stopped", "`events` (taken), `skipped` (lines that are no events), `from` and `to` (offsets), `whole_file` (why all of it was read), `error`"},
 	alerting.SystemEventsMissed: {"events did not reach the correlator, whose queue was full, and no file had them", "`missed`, `error`"},
 	alerting.SystemAlertFolded:  {"alerts were folded into one, as there were too many", "`alert`, `pool`, `severity`, `groups`, `count`, `into` (id of the alert that took them over)"},
-	alerting.SystemPacketsLost:  {"the firewall refused packets that have no event, at most once a minute", "`lost` (the kernel could not tell of them), `unrecorded` (beyond the bounds of what is remembered; docs/metrics.md)"},
+	alerting.SystemPacketsLost:  {"the firewall refused packets that have no event, at most once a minute", "`lost` (the kernel could not tell of them; with CAP_NET_ADMIN kept, also those beyond the rate of 200 a second), `unrecorded` (beyond the bounds of what is remembered; docs/metrics.md)"},
 	alerting.SystemSinkStopped:  {"a sink answered that its address or credentials are wrong; its alerts are kept", "`sink`, `cause`, `kept_hours`"},
 	alerting.SystemStateFailed:  {"the state of alerts cannot be written", "`error`"},
 }

@@ -261,3 +261,30 @@ func TestRawFramesAreSeen(t *testing.T) {
 		}
 	}
 }
+
+// TestPacketsBeyondTheRateAreCounted floods with one flow: it has one event, and
+// what the kernel's rate left out is announced.
+func TestPacketsBeyondTheRateAreCounted(t *testing.T) {
+	s, d := newPacketWorld(t, packetPools)
+	c, err := s.dial("udp", "203.0.113.9:443", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	for range 5000 {
+		_, _ = c.Write([]byte("hello")) // refused, and said so by the next write
+	}
+	e := d.wait("what was lost", func(e event) bool { return e.text("event") == "packets-lost" })
+	if lost := e["details"].(map[string]any)["lost"].(float64); lost < 1000 || lost > 5000 {
+		t.Errorf("%v of 5000 packets are said to be lost", lost)
+	}
+	n := 0
+	for _, e := range d.events() {
+		if e.text("kind") == "conn" {
+			n++
+		}
+	}
+	if n > 3 {
+		t.Errorf("%d events of one flow", n)
+	}
+}

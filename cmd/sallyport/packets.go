@@ -19,6 +19,8 @@ const (
 	maxPacketQueue = 1024
 	// lossEvery is the least time between two events about packets without one.
 	lossEvery = time.Minute
+	// countEvery is how often the firewall's own counters are looked at.
+	countEvery = 10 * time.Second
 	// nameserversAge is how old the list of the machine's nameservers may be.
 	nameserversAge = 10 * time.Second
 )
@@ -34,6 +36,7 @@ type packets struct {
 
 	mu          sync.Mutex // guards what follows
 	missed      uint64     // found no room in queue
+	taken       uint64     // refused or passed, as the log told
 	nameservers []netip.Addr
 	readAt      time.Time
 }
@@ -78,12 +81,13 @@ func (p *packets) take(packet firewall.Packet) {
 		}
 		return
 	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.taken++
 	select {
 	case p.queue <- packet:
 	default:
-		p.mu.Lock()
 		p.missed++
-		p.mu.Unlock()
 	}
 }
 
@@ -97,11 +101,17 @@ func (p *packets) wantedBy(client netip.AddrPort) netip.Addr {
 	return p.wanted.Of(client, time.Now())
 }
 
-// lost counts the packets that never came to be judged.
-func (p *packets) lost() uint64 {
+// lost counts the packets that never came to be judged, of those that the
+// firewall counted.
+func (p *packets) lost(counted uint64) uint64 {
+	p.log.Drain() // what was counted was logged before
+	inKernel := p.log.Lost()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.missed + p.log.Lost()
+	if counted > p.taken {
+		inKernel = max(inKernel, counted-p.taken)
+	}
+	return p.missed + inKernel
 }
 
 // isForeign reports whether a resolver is neither this machine nor one of its
@@ -134,7 +144,7 @@ func (d *daemon) watchPackets(ctx context.Context) error {
 	ended := reading.ended
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
-	var loss packetLoss
+	loss := packetLoss{counters: firewallCount()}
 	for {
 		select {
 		case p := <-d.packets.queue:
@@ -151,7 +161,7 @@ func (d *daemon) watchPackets(ctx context.Context) error {
 			for len(d.packets.queue) > 0 {
 				loss.observe(d, <-d.packets.queue)
 			}
-			loss.tell(d, time.Now().Add(lossEvery))
+			loss.tell(d, time.Now().Add(lossEvery)) // what was not told yet is told now
 			if err != nil {
 				return fmt.Errorf("watching what the firewall refused: %w", err)
 			}
@@ -181,6 +191,33 @@ type packetLoss struct {
 	lost, unrecorded uint64 // so far
 	toldLost, told   uint64 // of these, already announced
 	at               time.Time
+	counters         uint64 // of the firewall, when looked at last
+	counted          uint64 // by it, since the start
+	countedAt        time.Time
+}
+
+// firewallCount is how many packets the firewall counted where it tells of
+// them; 0 where nobody may look, and then what its rate leaves out is not known.
+func firewallCount() uint64 {
+	n, err := firewall.Countable()
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
+// count looks at the firewall's counters. They begin again with every apply.
+func (l *packetLoss) count(now time.Time) {
+	if now.Sub(l.countedAt) < countEvery {
+		return
+	}
+	l.countedAt = now
+	n := firewallCount()
+	if n < l.counters {
+		l.counters = 0
+	}
+	l.counted += n - l.counters
+	l.counters = n
 }
 
 func (l *packetLoss) observe(d *daemon, p firewall.Packet) {
@@ -191,9 +228,11 @@ func (l *packetLoss) observe(d *daemon, p firewall.Packet) {
 
 // tell counts what was lost and announces it, at most once in lossEvery.
 func (l *packetLoss) tell(d *daemon, now time.Time) {
-	lost := d.packets.lost()
-	d.proxy.LostPackets(lost - l.lost)
-	l.lost = lost
+	l.count(now)
+	if lost := d.packets.lost(l.counted); lost > l.lost {
+		d.proxy.LostPackets(lost - l.lost)
+		l.lost = lost
+	}
 	if l.lost == l.toldLost && l.unrecorded == l.told || now.Sub(l.at) < lossEvery {
 		return
 	}
