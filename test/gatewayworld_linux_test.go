@@ -36,8 +36,9 @@ type gatewayWorld struct {
 	ca                          *testCA
 	zone                        *zone
 	sites                       map[string]*site
-	reached                     *sniffer // what comes in to the attacker
-	uplink                      *sniffer // what leaves the gateway
+	reached                     *sniffer            // what comes in to the attacker
+	uplink                      *sniffer            // what leaves the gateway
+	eyes                        map[string]*sniffer // of others, by name
 }
 
 // A runner is one machine of a pool.
@@ -297,12 +298,12 @@ func (w *gatewayWorld) environment(ssh *sshServer) []string {
 }
 
 // settle sends markers from the gateway to the attacker until the sniffers have
-// seen them: what left before has arrived, too.
+// seen them, twice: what left before has arrived, too.
 func (w *gatewayWorld) settle() {
 	w.t.Helper()
-	for range 3 {
+	for range 2 {
+		here, there := w.uplink.marked(), w.reached.marked()
 		for _, to := range []string{attacker4 + "250", attacker6 + "ffff"} {
-			here, there := w.uplink.marked(), w.reached.marked()
 			conn, err := w.gateway.dial("udp", net.JoinHostPort(to, fmt.Sprint(markerPort)), "")
 			if err != nil {
 				w.t.Fatal(err)
@@ -310,11 +311,11 @@ func (w *gatewayWorld) settle() {
 			if _, err := io.WriteString(conn, marker); err != nil {
 				w.t.Fatal(err)
 			}
-			eventually(w.t, "a marker at the attacker", func() bool {
-				return w.uplink.marked() > here && w.reached.marked() > there
-			}, func() string { return "" })
 			conn.Close()
 		}
+		eventually(w.t, "the markers at the attacker", func() bool {
+			return w.uplink.marked() >= here+2 && w.reached.marked() >= there+2
+		}, func() string { return "" })
 	}
 }
 
@@ -368,8 +369,8 @@ const buildPools = `  build:
     allow: [deploy.example]
 `
 
-// patientAlerts makes every alert of a test stand alone.
-const patientAlerts = "thresholds: {fold_groups: 100000, denied_then_direct_window: 1ms, address_mismatch_hold: 1ms}"
+// everyAlert makes the alerts of a test stand alone, and report again at once.
+const everyAlert = "group_interval: 1s, thresholds: {fold_groups: 100000, denied_then_direct_window: 1ms, address_mismatch_hold: 1ms, first_digest: 1s}"
 
 // start runs the daemon as a gateway, with every listener where a runner could
 // reach it but for the firewall.
@@ -398,7 +399,7 @@ func (w *gatewayWorld) prepare(pools, rest string) *daemon {
 	d.args = []string{"--firewall", "gateway"}
 	d.extra = rest
 	if !strings.Contains(rest, "alerts:") {
-		d.extra += fmt.Sprintf("\nalerts: {state_dir: %s, %s}\n", d.path("state"), patientAlerts)
+		d.extra += fmt.Sprintf("\nalerts: {state_dir: %s, %s}\n", d.path("state"), everyAlert)
 	}
 	d.write(upstream+":53", pools)
 	// The daemon leaves root behind; what it writes belongs to its user.
