@@ -54,19 +54,19 @@ func (l *loader) lintClients(spec *PoolSpec, places poolPlaces, interfaces map[s
 		l.report.Warnf(places.pool, "pool %q allows nothing; add allow rules or presets", spec.Name)
 	}
 	if spec.Mode == Audit {
-		l.report.Warnf(places.pool, "pool %q is in audit: what is not allowed is reported, and forwarded all the same; set mode: enforce to refuse it", spec.Name)
+		l.report.Warnf(places.mode, "pool %q is in audit: what is not allowed is reported, and forwarded all the same; set mode: enforce to refuse it", spec.Name)
 	}
-	for _, prefix := range spec.Sources {
+	for i, prefix := range spec.Sources {
 		if prefix.Bits() == 0 {
-			l.report.Warnf(places.pool, "pool %q takes every client (%s); name the runners' own prefixes", spec.Name, prefix)
+			l.report.Warnf(places.at("sources", i), "pool %q takes every client (%s); name the runners' own prefixes", spec.Name, prefix)
 		}
 	}
-	for _, prefix := range spec.ResolvesTo {
-		l.lintOpen(places.pool, prefix, "pool \""+spec.Name+"\"")
+	for i, prefix := range spec.ResolvesTo {
+		l.lintOpen(places.at("resolves_to", i), prefix, "pool \""+spec.Name+"\"")
 	}
-	for _, name := range spec.Interfaces {
+	for i, name := range spec.Interfaces {
 		if other, taken := interfaces[name]; taken && other != spec.Name {
-			l.report.Warnf(places.pool, "pools %q and %q share the interface %s, where a job can take any address; give each pool an interface of its own", other, spec.Name, name)
+			l.report.Warnf(places.at("interfaces", i), "pools %q and %q share the interface %s, where a job can take any address; give each pool an interface of its own", other, spec.Name, name)
 		}
 		interfaces[name] = spec.Name
 	}
@@ -98,9 +98,10 @@ func (l *loader) lintReach(all values) {
 		if !local(spec.Listen.Proxy) || !local(spec.Listen.DNS) || !local(spec.Listen.Transparent) {
 			continue
 		}
-		for _, prefix := range spec.Sources {
+		places := l.places[spec.Name]
+		for i, prefix := range spec.Sources {
 			if !prefix.Addr().IsLoopback() && prefix.Bits() > 0 {
-				l.report.Warnf(l.places[spec.Name].pool, "clients of pool %q (%s) cannot reach a listener, as all are on loopback; set listen.proxy and listen.dns to an address they can reach", spec.Name, prefix)
+				l.report.Warnf(places.at("sources", i), "clients of pool %q (%s) cannot reach a listener, as all are on loopback; set listen.proxy and listen.dns to an address they can reach", spec.Name, prefix)
 				break
 			}
 		}

@@ -247,6 +247,21 @@ func TestFilesMerge(t *testing.T) {
 	}
 }
 
+// A warning about a pool that two files make points into the file that gives
+// its cause.
+func TestWarningsOfMergedFiles(t *testing.T) {
+	a := allowlists.Source{Name: "a.yaml", Text: []byte("pools: {a: {allow: [a.test]}}\n")}
+	b := allowlists.Source{Name: "b.yaml", Text: []byte("pools: {a: {mode: audit, sources: [10.0.0.0/8, 0.0.0.0/0], interfaces: [br0], resolves_to: [\"::/0\"]}, b: {interfaces: [br0], allow: [b.test]}}\n")}
+	_, report := allowlists.LoadWith([]allowlists.Source{a, b}, testEnv, today, nil, nil)
+	var at []string
+	for _, problem := range report.Warnings() {
+		at = append(at, fmt.Sprintf("%s:%d", problem.Pos, problem.Pos.Col))
+	}
+	if want := []string{"b.yaml:1:19", "b.yaml:1:36", "b.yaml:1:48", "b.yaml:1:93", "b.yaml:1:120"}; !slices.Equal(at, want) {
+		t.Errorf("warnings at %v, want %v:\n%v", at, want, report.Warnings())
+	}
+}
+
 // A reload that changes what only a restart can bring tells which keys.
 func TestNeedsRestart(t *testing.T) {
 	before := mustLoad(t, "pools: {a: {allow: [a.test]}}\n")

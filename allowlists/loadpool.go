@@ -31,7 +31,9 @@ var poolName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
 // poolPlaces keeps where the parts of a pool stand, for lint.
 type poolPlaces struct {
 	pool    diag.Place
-	presets []diag.Place // by the index of PoolSpec.Presets
+	mode    diag.Place
+	lists   map[string][]diag.Place // of sources, interfaces and resolves_to, by the key and the index in it
+	presets []diag.Place            // by the index of PoolSpec.Presets
 	rules   map[string][]diag.Place
 	// presetAllow and presetQuiet are the rules of each preset, by the same index.
 	presetRules [][]Rule
@@ -69,6 +71,30 @@ func (l *loader) fillPools(all values) {
 	}
 }
 
+// itemPlaces are where the items of a list stand, or one value in its stead.
+func itemPlaces(list *diag.Node) []diag.Place {
+	if list == nil {
+		return nil
+	}
+	if list.Kind != diag.List {
+		return []diag.Place{list.Place}
+	}
+	places := make([]diag.Place, len(list.Items))
+	for i, item := range list.Items {
+		places[i] = item.Place
+	}
+	return places
+}
+
+// at is where an item of the pool's list stands: in a merged configuration,
+// that may be another file than the one that names the pool first.
+func (p *poolPlaces) at(list string, i int) diag.Place {
+	if i < len(p.lists[list]) {
+		return p.lists[list][i]
+	}
+	return p.pool
+}
+
 // A claim is a pool's claim to a source.
 type claim struct {
 	pool       string
@@ -99,7 +125,10 @@ func (l *loader) pool(e diag.Entry, sources map[netip.Prefix][]claim) {
 		l.restart["pools."+e.Key+".interfaces"] = fmt.Sprint(spec.Interfaces)
 	}
 	l.claimSources(v["pools.*.sources"].node, spec, sources)
-	places := poolPlaces{pool: e.Place, rules: make(map[string][]diag.Place)}
+	places := poolPlaces{pool: e.Place, mode: v["pools.*.mode"].at(), lists: make(map[string][]diag.Place), rules: make(map[string][]diag.Place)}
+	for _, name := range []string{"sources", "interfaces", "resolves_to"} {
+		places.lists[name] = itemPlaces(v["pools.*."+name].node)
+	}
 	spec.Allow = l.rules(v, "allow", &spec, &places)
 	spec.Deny = l.rules(v, "deny", &spec, &places)
 	spec.Quiet = l.rules(v, "quiet", &spec, &places)
