@@ -42,6 +42,7 @@ type daemon struct {
 	own      ownAddrs
 	// placement is where the daemon stands; a reload does not move it.
 	placement   placement
+	privileges  privileges // after the start
 	enforcement enforcement
 	tables      appliedTables
 	packets     packets
@@ -213,6 +214,7 @@ func (d *daemon) policyChanged() {
 func (d *daemon) startDetails() map[string]any {
 	details := map[string]any{
 		"version": version, "pools": len(d.policy.Load().Pools()),
+		"user": d.privileges.UID, "capabilities": d.privileges.Capabilities, "landlock": d.privileges.Landlock, "seccomp": d.privileges.Seccomp,
 		"enforced": false, "placement": d.placementName(), "book_kept": d.dns.BookKept(),
 	}
 	maps.Copy(details, map[string]any{"proxy": addrTexts(d.proxy.ListenerAddrs(false)), "dns": addrTexts(d.dns.Addrs())})
@@ -261,7 +263,7 @@ func (d *daemon) status() map[string]any {
 			"proxy": addrTexts(d.proxy.ListenerAddrs(false)), "transparent": addrTexts(d.proxy.ListenerAddrs(true)),
 			"dns": addrTexts(d.dns.Addrs()),
 		},
-		"enforced": d.enforcementStatus(),
-		"time":     time.Now().UTC().Format(time.RFC3339),
+		"enforced": d.enforcementStatus(), "privileges": d.privileges,
+		"time": time.Now().UTC().Format(time.RFC3339),
 	}
 }

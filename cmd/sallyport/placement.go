@@ -18,6 +18,17 @@ type enforcementFlags struct {
 	services []string      // gateway: dhcp, ntp
 }
 
+// leavesRoot reports whether a start as root goes on as another user.
+func (o *runOptions) leavesRoot() bool { return o.firewall != "" || o.uidSaid }
+
+// privileges is what this process may still do, as events and status show it.
+type privileges struct {
+	UID          int      `json:"uid"`
+	Capabilities []string `json:"capabilities"`
+	Landlock     string   `json:"landlock"` // its ABI, or none
+	Seccomp      string   `json:"seccomp"`  // filter, or none
+}
+
 // defaultUID is the user of the container image.
 const defaultUID = 65532
 

@@ -32,6 +32,7 @@ reloads it; an invalid one changes nothing.`,
 			if cmd.Flags().Changed("config") && options.config == "" {
 				return &exitError{exitUsage, errors.New("-c is empty; name a file or a directory, or leave -c out for the embedded configuration")}
 			}
+			options.uidSaid = cmd.Flags().Changed("uid")
 			options.stdout, options.stderr = cmd.OutOrStdout(), cmd.ErrOrStderr()
 			return serve(cmd.Context(), options)
 		},
@@ -47,6 +48,7 @@ type runOptions struct {
 	config string
 	pprof  bool
 	enforcementFlags
+	uidSaid        bool // --uid stands on the command line
 	stdout, stderr io.Writer
 }
 
@@ -78,10 +80,10 @@ func serve(ctx context.Context, options runOptions) error {
 	return nil
 }
 
-// prepare does everything that takes rights, in the order that never leaves the
-// way open: what is redirected finds its listeners, and rights go last.
+// prepare does everything that takes rights. Root goes first, so that all files
+// are the user's; what is redirected finds its listeners; the other rights go last.
 func (d *daemon) prepare() error {
-	for _, step := range []func() error{d.listen, d.openPackets, d.applyFirewall, d.prepareEnforcement, d.dropPrivileges} {
+	for _, step := range []func() error{d.prepareEnforcement, d.becomeUser, d.listen, d.openPackets, d.applyFirewall, d.dropPrivileges} {
 		if err := step(); err != nil {
 			return err
 		}
