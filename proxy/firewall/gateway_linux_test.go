@@ -62,6 +62,7 @@ func TestGatewayWays(t *testing.T) {
 	start(t, peer, 0, "echo", "far", "198.51.100.7:443", "[2001:db8::7]:443", "198.51.100.7:9999", "[2001:db8::7]:9999").line()
 	start(t, "", 0, "echo", "gate", "[::]:3129", "[::]:5300", "[::]:3128", "[::]:22").line()
 	start(t, build, 0, "echo", "runner", "[::]:8080").line()
+	shell(t, "ip", "-n", watched, "route", "add", "10.79.0.77/32", "via", "10.79.0.1") // as isolated ports of a bridge would
 	var older []*helper
 	for _, flow := range [][]any{
 		{"hold", "tcp", "198.51.100.7:9999"}, {"hold", "tcp", "[2001:db8::7]:9999"}, {"hold", "udp", "198.51.100.7:9999"}, {"hold", "udp", "[2001:db8::7]:9999"},
@@ -104,6 +105,7 @@ func TestGatewayWays(t *testing.T) {
 		{"other protocols pass", watched, "udp", "198.51.100.7:443", "answer far", true},
 		{"but not to metadata", watched, "udp", "169.254.169.254:80", "refused", false},
 		{"nor to a neighbour", watched, "udp", "10.78.0.2:8080", "refused", false},
+		{"nor to one of its own pool", watched, "udp", "10.79.0.77:8080", "refused", false},
 		{"nor over a closed family", watched, "udp", "[2001:db8::7]:443", "refused", false},
 		{"which takes no TCP either", watched, "tcp", "[2001:db8::7]:443", "refused", false},
 		{"the network does not reach runners", peer, "tcp", "10.78.0.2:8080", "silence", false},
@@ -122,7 +124,9 @@ func TestGatewayWays(t *testing.T) {
 	// gateway's own.
 	before = arrived.number()
 	tries := make(map[string]*helper)
-	for _, source := range []string{"10.1.2.3", "10.79.0.9", "10.77.0.1", "fd79::9"} {
+	// A network of this interface that is no pool's: its answers would come back.
+	shell(t, "ip", "addr", "add", "10.80.0.1/24", "dev", "br0")
+	for _, source := range []string{"10.80.0.9", "10.1.2.3", "10.79.0.9", "10.77.0.1", "fd79::9"} {
 		bits, to := "/32", "198.51.100.7:443"
 		if netip.MustParseAddr(source).Is6() {
 			bits, to = "/128", "[2001:db8::7]:443"
