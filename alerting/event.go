@@ -57,6 +57,9 @@ type Event struct {
 	Iface  string          `json:"iface"`
 	Policy uint64          `json:"policy"` // generation
 	Job    *allowlists.Job `json:"job"`    // nil if unknown; never changed
+	// Machine is allowlists.Subject.Machine. It is not in the line, so zero in an
+	// event that was read back: such a one counts by its Client.
+	Machine netip.Addr `json:"-"`
 
 	// dns, conn and alert.
 	ID string `json:"id"`
@@ -157,7 +160,7 @@ func (e *Event) Cause() allowlists.Reason {
 
 // Subject is who caused the event.
 func (e *Event) Subject() allowlists.Subject {
-	return allowlists.Subject{Client: e.Client, Iface: e.Iface, Pool: e.Pool, Job: e.Job}
+	return allowlists.Subject{Client: e.Client, Iface: e.Iface, Pool: e.Pool, Job: e.Job, Machine: e.Machine}
 }
 
 // Reverse reports whether a dns event asks which name an address has.

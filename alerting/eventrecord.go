@@ -58,7 +58,7 @@ func eventTime(t time.Time) time.Time {
 func begin(kind, id string, t time.Time, sub allowlists.Subject, generation uint64) Event {
 	return Event{
 		Kind: kind, ID: id, Time: eventTime(t), Pool: sub.Pool, Client: plainAddr(sub.Client),
-		Iface: sub.Iface, Job: sub.Job, Policy: generation,
+		Iface: sub.Iface, Job: sub.Job, Machine: sub.Machine, Policy: generation,
 	}
 }
 

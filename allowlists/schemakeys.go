@@ -46,7 +46,7 @@ func limitKeys() []key {
 		return key{path: "limits." + name, kind: durationKind, def: def, least: int64(time.Millisecond), doc: doc, restart: true}
 	}
 	return []key{
-		{path: "limits", kind: sectionKind, doc: "Bounds for the whole daemon; a pool may hold half while another asks, a client a quarter of its pool's", restart: true},
+		{path: "limits", kind: sectionKind, doc: "Bounds for the whole daemon; a pool may hold half while another asks, a client a quarter of its pool's; a machine with several addresses on a pool's interface is one client", restart: true},
 		count("connections", "16384", "Open connections"),
 		count("connections_per_client", "2048", "Open connections of one client"),
 		count("dials", "1024", "Dials in flight"),

@@ -54,6 +54,9 @@ type Config struct {
 	// Client gives the address that a client is known by: in a sidecar all of
 	// the machine's are one. Nil: each is itself.
 	Client func(netip.Addr) netip.Addr
+	// Machine gives allowlists.Subject.Machine for a client by the interface it
+	// came in by, zero if it knows none. It must not take long. Nil: none is known.
+	Machine func(iface string, client netip.Addr) netip.Addr
 	// Probe reports whether a question, by its name without the final dot, is
 	// only to see that it comes here: it is refused without a record. Nil: none is.
 	Probe func(name string) bool
@@ -130,6 +133,9 @@ func (c Config) checked() (Config, error) {
 	}
 	if c.Client == nil {
 		c.Client = func(addr netip.Addr) netip.Addr { return addr }
+	}
+	if c.Machine == nil {
+		c.Machine = func(string, netip.Addr) netip.Addr { return netip.Addr{} }
 	}
 	if c.Probe == nil {
 		c.Probe = func(string) bool { return false }

@@ -17,6 +17,7 @@ import (
 // origin is where a message came from.
 type origin struct {
 	client, local netip.AddrPort // unmapped; local is our side
+	machine       netip.Addr     // of the client, allowlists.Subject.Machine
 	pool, iface   string         // those of the Listener
 	udp           bool
 	peer          netip.AddrPort // the client, as the packet has it
@@ -55,6 +56,7 @@ func (s *Server) handle(ctx context.Context, raw []byte, from origin) (reply []b
 	}()
 	policy := s.cfg.Policy()
 	sub, pool := policy.Subject(from.client.Addr(), from.iface, from.pool)
+	sub.Machine = from.machine
 	record.Subject, record.Generation = sub, policy.Generation()
 	if reason, rcode := s.admit(sub, pool, malformed, began); reason != allowlists.Allowed {
 		record.Decision, record.RCode = allowlists.Decision{Reason: reason}, rcode

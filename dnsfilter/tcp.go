@@ -113,7 +113,9 @@ func (s *Server) startStream(c *net.TCPConn, b *bound) {
 		pool:   b.Pool, iface: b.Iface,
 		wanted: originalOf(c),
 	}
+	from.machine = s.cfg.Machine(from.iface, from.client.Addr())
 	sub, _ := s.cfg.Policy().Subject(from.client.Addr(), from.iface, from.pool)
+	sub.Machine = from.machine
 	by := account{sub.Pool, sub.Key()}
 	if !s.streams.add(c, by) {
 		c.Close()

@@ -59,6 +59,7 @@ func (s *Server) serveUDP(b *bound) error {
 		s.slots <- struct{}{}
 		s.handlers.Go(func() {
 			defer func() { <-s.slots }()
+			from.machine = s.cfg.Machine(from.iface, from.client.Addr())
 			if answer := s.handle(s.ctx, (*buffer)[:n], from); answer != nil {
 				_, _, _ = b.udp.WriteMsgUDPAddrPort(answer, reply, client) // the client asks again
 			}

@@ -55,6 +55,7 @@ func (s *Server) ObservePacket(p Packet) PacketOutcome {
 	policy := s.cfg.Policy()
 	client := netip.AddrPortFrom(s.cfg.Client(plainAddr(p.Src.Addr())), p.Src.Port())
 	sub, pool := policy.Subject(client.Addr(), p.Iface, "")
+	sub.Machine = s.cfg.Machine(p.Iface, client.Addr())
 	dst := netip.AddrPortFrom(plainAddr(p.Dst.Addr()), p.Dst.Port())
 	outcome := PacketUnrecorded
 	if client.IsValid() {

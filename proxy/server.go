@@ -55,7 +55,10 @@ type Config struct {
 	Original func(*net.TCPConn) netip.AddrPort
 	// Client gives the address that a client is known by: in a sidecar all of
 	// the machine's are one. nil leaves each as it is.
-	Client     func(netip.Addr) netip.Addr
+	Client func(netip.Addr) netip.Addr
+	// Machine gives allowlists.Subject.Machine for a client by the interface it
+	// came in by, zero if it knows none. It must not take long. nil knows none.
+	Machine    func(iface string, client netip.Addr) netip.Addr
 	Progress   time.Duration // between records of an open tunnel; 0 writes none
 	Log        zerolog.Logger
 	Registerer prometheus.Registerer // nil counts nowhere
@@ -108,6 +111,9 @@ func New(cfg Config) (*Server, error) {
 	}
 	if cfg.Client == nil {
 		cfg.Client = func(addr netip.Addr) netip.Addr { return addr }
+	}
+	if cfg.Machine == nil {
+		cfg.Machine = func(string, netip.Addr) netip.Addr { return netip.Addr{} }
 	}
 	s := &Server{
 		cfg: cfg, carrier: newCarrier(),

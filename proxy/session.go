@@ -24,6 +24,9 @@ type session struct {
 	in     *headReader
 	client netip.AddrPort // unmapped
 	by     Listener       // that took it
+	// machine is the client's, allowlists.Subject.Machine: that of the beginning,
+	// so that the session counts against one client as long as it lasts.
+	machine netip.Addr
 	// original is where a redirected connection wanted to go; zero for any other.
 	// local is our side.
 	original, local netip.AddrPort
@@ -59,6 +62,7 @@ func newSession(s *Server, conn *net.TCPConn, by Listener) *session {
 	if addr, ok := conn.RemoteAddr().(*net.TCPAddr); ok {
 		ap := unmapped(addr.AddrPort())
 		sess.client = netip.AddrPortFrom(s.cfg.Client(ap.Addr()), ap.Port())
+		sess.machine = s.cfg.Machine(by.Iface, sess.client.Addr())
 	}
 	if by.Transparent {
 		if addr, ok := conn.LocalAddr().(*net.TCPAddr); ok {
@@ -72,7 +76,9 @@ func newSession(s *Server, conn *net.TCPConn, by Listener) *session {
 
 // subject finds who the client is under a policy.
 func (s *session) subject(policy *allowlists.Policy) (allowlists.Subject, *allowlists.Pool) {
-	return policy.Subject(s.client.Addr(), s.by.Iface, s.by.Pool)
+	sub, pool := policy.Subject(s.client.Addr(), s.by.Iface, s.by.Pool)
+	sub.Machine = s.machine
+	return sub, pool
 }
 
 // serve carries the connection and closes it. A panic ends here.

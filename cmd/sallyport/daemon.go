@@ -46,6 +46,7 @@ type daemon struct {
 	enforcement enforcement
 	tables      appliedTables
 	packets     packets
+	machines    *machines
 	metrics     *daemonMetrics
 	registry    *prometheus.Registry
 
@@ -69,6 +70,7 @@ func newDaemon(options runOptions, log zerolog.Logger) (*daemon, error) {
 	d.file, d.settings = file, file.Settings
 	d.sources.Store(&digest)
 	d.policy.Store(file.Policy)
+	d.machines = newMachines(log)
 	d.placement = placementOf(options.firewall, &file.Settings, file.Policy)
 	d.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	d.metrics = newDaemonMetrics(d.registry)

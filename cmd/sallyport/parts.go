@@ -32,7 +32,7 @@ func (d *daemon) dnsConfig() (dnsfilter.Config, error) {
 	return dnsfilter.Config{
 		Listeners: listeners,
 		Policy:    d.policy.Load, Gate: d.gate, Observe: d.alerts.ObserveQuery,
-		Probe: d.enforcement.probedName, Client: d.clientOf, Wanted: d.packets.wantedBy, IsForeign: d.isForeign,
+		Probe: d.enforcement.probedName, Client: d.clientOf, Machine: d.machines.of, Wanted: d.packets.wantedBy, IsForeign: d.isForeign,
 		Upstreams: s.Upstreams, Own: func(addr netip.AddrPort) bool { return takenBy(listeners, addr) },
 		Search: search, Blocked: s.BlockedReply, BookGrace: s.BookGrace, MaxTTL: s.MaxTTL, Stale: s.Stale,
 		CacheEntries: s.CacheEntries, BookEntries: d.settings.Limits.BookEntries, PerClient: d.settings.Limits.DNSPerClient,
@@ -82,7 +82,7 @@ func (d *daemon) proxyConfig() (proxy.Config, error) {
 	return proxy.Config{
 		Listeners: append(proxyListeners(&d.settings, d.policy.Load()), transparent...), Limits: d.settings.Limits,
 		Policy: d.policy.Load, Gate: d.gate, Observe: d.alerts.ObserveConn, Resolver: d.dns,
-		IsOwn: d.own.contains, Probe: d.enforcement.probedConn, Client: d.clientOf,
+		IsOwn: d.own.contains, Probe: d.enforcement.probedConn, Client: d.clientOf, Machine: d.machines.of,
 		Progress: d.settings.Log.Progress, Log: d.log, Registerer: d.registry,
 	}, nil
 }
