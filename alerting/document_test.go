@@ -43,11 +43,16 @@ With a file and ` + "`alerts.state_dir`" + `, alerting goes on behind the last l
 anybody, as after kill -9, is told then, once or twice, never not at all. If the file is another one than before (rotated while
 the daemon was down), all of it is read. With standard output or without ` + "`state_dir`" + ` this is not promised, and ` + "`started`" + ` says so
 (` + "`alerts_survive_restart`" + `).
+
+With ` + "`alerts.state_dir`" + ` the book of answers survives too, kill -9 included: ` + "`book.jsonl`" + ` there has which names each client was answered with for an
+address, and until when, at most 100 ms late. Without it, connections that a firewall redirects and that name no host are refused as ` + "`address-mismatch`" + `
+after a restart until the client asks again. The file is bounded, and begun anew when it has grown to twice what is live. One that is damaged does not stop
+the start: what can be read of it is used, the file is moved to ` + "`book.jsonl.bad`" + `, and the log says so. Names that the policy no longer allows are left out.
 `
 
 // systemEvents are the events of kind system: when, and with which details.
 var systemEvents = map[string][2]string{
-	alerting.SystemStarted:      {"every listener is bound", "`version`, `pools`, `proxy`, `dns`, `placement`, `enforced`, `packets` (behind a firewall: `seen`, or why what it refuses outside TCP and DNS is not), `alerts_survive_restart`"},
+	alerting.SystemStarted:      {"every listener is bound", "`version`, `pools`, `proxy`, `dns`, `placement`, `enforced`, `packets` (behind a firewall: `seen`, or why what it refuses outside TCP and DNS is not), `alerts_survive_restart`, `book_kept` (the book of answers goes on where the last daemon's ended)"},
 	alerting.SystemReloaded:     {"a changed configuration serves", "`policy`, `pools`"},
 	alerting.SystemReloadFailed: {"a changed configuration is not valid; the last good one goes on serving", "`error`"},
 	alerting.SystemStopping:     {"the daemon was told to end; new work is refused", "`drain_timeout`"},
