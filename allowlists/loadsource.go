@@ -46,7 +46,7 @@ func ReadSources(path string) ([]Source, error) {
 	var sources []Source
 	left := maxConfigBytes
 	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), ".") || filepath.Ext(e.Name()) != ".yaml" {
+		if isHidden(e) || !isConfig(e) {
 			continue
 		}
 		name := filepath.Join(path, e.Name())
@@ -62,6 +62,26 @@ func ReadSources(path string) ([]Source, error) {
 	}
 	return sources, nil
 }
+
+// SkippedFiles are the files of a configuration directory that ReadSources
+// passes over for their names, hidden ones aside; none for a path that is a
+// file or cannot be read.
+func SkippedFiles(path string) []string {
+	entries, err := os.ReadDir(path)
+	if err != nil {
+		return nil
+	}
+	var skipped []string
+	for _, e := range entries {
+		if !isHidden(e) && !isConfig(e) && !e.IsDir() {
+			skipped = append(skipped, filepath.Join(path, e.Name()))
+		}
+	}
+	return skipped
+}
+
+func isHidden(e os.DirEntry) bool { return strings.HasPrefix(e.Name(), ".") }
+func isConfig(e os.DirEntry) bool { return filepath.Ext(e.Name()) == ".yaml" }
 
 // readConfig reads one regular file of at most limit bytes.
 func readConfig(path string, limit int) ([]byte, error) {

@@ -46,6 +46,12 @@ func TestReadSources(t *testing.T) {
 	if want := []string{filepath.Join(dir, "a.yaml"), filepath.Join(dir, "b.yaml")}; !slices.Equal(names, want) || !slices.Equal(texts, []string{"a", "b"}) {
 		t.Errorf("%q %q, want %q", names, texts, want)
 	}
+	if skipped, want := allowlists.SkippedFiles(dir), []string{filepath.Join(dir, "c.yml"), filepath.Join(dir, "notes.txt")}; !slices.Equal(skipped, want) {
+		t.Errorf("skipped %q, want %q", skipped, want)
+	}
+	if skipped := allowlists.SkippedFiles(filepath.Join(dir, "b.yaml")); skipped != nil {
+		t.Errorf("beside one file, %q are skipped", skipped)
+	}
 	if one, err := allowlists.ReadSources(filepath.Join(dir, "b.yaml")); err != nil || len(one) != 1 || string(one[0].Text) != "b" {
 		t.Errorf("%v %v", one, err)
 	}

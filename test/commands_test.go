@@ -227,6 +227,44 @@ func TestCommandExplainsAnID(t *testing.T) {
 	}
 }
 
+// TestCommandFilesNotRead: what a configuration directory holds and is not
+// read is named, by check and by run.
+func TestCommandFilesNotRead(t *testing.T) {
+	d := prepare(t, config{upstream: "127.0.0.1:1", pools: "  build: {sources: [127.0.0.0/8], allow: [registry.corp.example]}\n"})
+	if err := os.Mkdir(d.path("conf"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(d.path("sallyport.yaml"), d.path("conf/a.yaml")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(d.path("conf/deny.yml"), []byte("pools: {build: {deny: [evil.example]}}\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	got := command(t, d.dir, "check", "--strict", "-c", "conf")
+	if got.code != 1 || !strings.Contains(got.stderr, "conf/deny.yml: warning: this file is not read, as only *.yaml are; rename it") || !strings.Contains(got.stdout, "1 warning, no errors") {
+		t.Errorf("check: exit code %d\n%s%s", got.code, got.stdout, got.stderr)
+	}
+	d.args = []string{"-c", d.path("conf")} // of two, the last counts
+	d.run()
+	if !strings.Contains(d.stderr.String(), "conf/deny.yml: this file is not read") {
+		t.Errorf("run says nothing of it: %s", d.stderr)
+	}
+}
+
+// TestCommandRunWarns: what check warns of is in the log of a start and of each
+// reload, so that nobody audits for weeks and believes to enforce.
+func TestCommandRunWarns(t *testing.T) {
+	d := start(t, config{upstream: "127.0.0.1:1", pools: "  build: {mode: audit, sources: [127.0.0.0/8], allow: [a.example]}\n"})
+	if !strings.Contains(d.stderr.String(), "sallyport.yaml:10:17: pool \\\"build\\\" is in audit: ") {
+		t.Errorf("the start says nothing of audit: %s", d.stderr)
+	}
+	d.write("127.0.0.1:1", "  {}\n")
+	d.wait("the reload", func(e event) bool { return e.text("event") == "reloaded" })
+	if !strings.Contains(d.stderr.String(), "there is no pool, so every client is refused") {
+		t.Errorf("the reload says nothing of its pools: %s", d.stderr)
+	}
+}
+
 func TestCommandEnv(t *testing.T) {
 	const proxy, hosts = "http://user:it's@10.0.0.1:3128", "localhost,10.0.0.0/8"
 	want := map[string]string{}

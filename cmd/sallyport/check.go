@@ -3,8 +3,6 @@ package main
 import (
 	"fmt"
 	"io"
-	"os"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -28,11 +26,10 @@ code 0 if it can be used, 1 with --strict if there are warnings, 2 if there are 
 			if defaults {
 				return allowlists.WriteDefaults(out)
 			}
-			sources, err := readSources(config)
+			file, report, _, err := examine(config)
 			if err != nil {
-				return &exitError{exitUsage, err}
+				return err
 			}
-			file, report := allowlists.Load(sources, os.LookupEnv, time.Now())
 			switch format {
 			case "text":
 				err = printReport(out, cmd.ErrOrStderr(), file, report)

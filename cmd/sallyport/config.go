@@ -9,24 +9,76 @@ import (
 	"time"
 
 	"sallyport/allowlists"
+	"sallyport/allowlists/diag"
 )
 
 // loadConfig reads and checks the configuration at path, "" for the embedded
 // one, and prints its errors to stderr; the error is then an exitError with
 // code 2 that sums them up. digest changes with the text.
 func loadConfig(path string, stderr io.Writer) (file *allowlists.File, digest string, err error) {
+	file, report, digest, err := examine(path)
+	if err != nil {
+		return nil, digest, err
+	}
+	return file, digest, printErrors(report, stderr)
+}
+
+// loadConfig is loadConfig for a daemon that serves: warnings go into the log
+// too. Those of the embedded configuration do not, as nobody can mend them.
+func (d *daemon) loadConfig(path string) (*allowlists.File, string, error) {
+	file, report, digest, err := examine(path)
+	if err != nil {
+		return nil, digest, err
+	}
+	if err := printErrors(report, d.options.stderr); err != nil {
+		return nil, digest, err
+	}
+	for _, notice := range file.Notices {
+		d.log.Warn().Msg(notice)
+	}
+	if path != "" {
+		d.logWarnings(report.Warnings())
+	}
+	return file, digest, nil
+}
+
+// maxLogged bounds the warnings that a start or a reload logs.
+const maxLogged = 20
+
+func (d *daemon) logWarnings(warnings []diag.Problem) {
+	for _, problem := range warnings[:min(len(warnings), maxLogged)] {
+		d.log.Warn().Msg(problem.String())
+	}
+	if more := len(warnings) - maxLogged; more > 0 {
+		d.log.Warn().Int("more", more).Msg("further warnings of the configuration are not shown; sallyport check has all")
+	}
+}
+
+// examine reads the configuration at path and holds it against the schema, the
+// lint and this machine. The file is nil if the report has an error.
+func examine(path string) (*allowlists.File, *diag.Report, string, error) {
 	sources, err := readSources(path)
 	if err != nil {
-		return nil, "", &exitError{exitUsage, err}
+		return nil, nil, "", &exitError{exitUsage, err}
 	}
 	file, report := allowlists.Load(sources, os.LookupEnv, time.Now())
-	if report.Failed() {
-		if err := report.WriteErrors(stderr); err != nil {
-			return nil, digestOf(sources), &exitError{exitUsage, err}
-		}
-		return nil, digestOf(sources), &exitError{exitUsage, printedError{report.Err()}}
+	for _, name := range allowlists.SkippedFiles(path) {
+		at := diag.Place{Pos: diag.Pos{File: name}}
+		report.Warnf(at, "this file is not read, as only *.yaml are; rename it, or put it elsewhere if it is no part of the configuration")
 	}
-	return file, digestOf(sources), nil
+	return file, report, digestOf(sources), nil
+}
+
+// printErrors prints the errors of a report and sums them up in an exitError
+// with code 2; nil if there are none.
+func printErrors(report *diag.Report, stderr io.Writer) error {
+	if !report.Failed() {
+		return nil
+	}
+	if err := report.WriteErrors(stderr); err != nil {
+		return &exitError{exitUsage, err}
+	}
+	return &exitError{exitUsage, printedError{report.Err()}}
 }
 
 func readSources(path string) ([]allowlists.Source, error) {

@@ -60,12 +60,9 @@ type daemon struct {
 // anything. A faulty configuration is an exitError with code 2.
 func newDaemon(options runOptions, log zerolog.Logger) (*daemon, error) {
 	d := &daemon{options: options, log: log, registry: prometheus.NewRegistry()}
-	file, digest, err := loadConfig(options.config, options.stderr)
+	file, digest, err := d.loadConfig(options.config)
 	if err != nil {
 		return nil, err
-	}
-	for _, notice := range file.Notices {
-		log.Warn().Msg(notice)
 	}
 	d.file, d.settings = file, file.Settings
 	d.sources.Store(&digest)
@@ -186,7 +183,7 @@ func (d *daemon) close() {
 // reload reads the configuration again. A valid one is swapped in whole; an
 // invalid one leaves the last good policy serving, and says so everywhere.
 func (d *daemon) reload(path string) {
-	file, digest, err := loadConfig(path, d.options.stderr)
+	file, digest, err := d.loadConfig(path)
 	if digest != "" {
 		d.sources.Store(&digest)
 	}
