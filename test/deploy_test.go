@@ -417,8 +417,8 @@ func TestDeployPods(t *testing.T) {
 			!slices.Equal(first.Security.Capabilities.Add, []string{"NET_ADMIN"}) || first.Args[0] != "firewall" {
 			t.Errorf("%s: the firewall is applied by %+v", path, first)
 		}
-		if user := gate.Security.User; user == nil || *user != 65532 || gate.Restart != "Always" || !slices.Equal(gate.Security.Capabilities.Drop, []string{"ALL"}) ||
-			len(gate.Security.Capabilities.Add) > 0 || gate.Args[0] != "run" || !slices.Contains(gate.Startup.Exec.Command, "wait-ready") {
+		if user := gate.Security.User; user == nil || *user != 0 || gate.Restart != "Always" || !slices.Equal(gate.Security.Capabilities.Drop, []string{"ALL"}) ||
+			!slices.Equal(gate.Security.Capabilities.Add, []string{"SETUID", "SETGID"}) || !strings.HasPrefix(strings.Join(gate.Args, " "), "run -c /etc/sallyport/sallyport.yaml --uid 65532") || !slices.Contains(gate.Startup.Exec.Command, "wait-ready") {
 			t.Errorf("%s: the gate is %+v", path, gate)
 		}
 		for _, job := range pod.Containers {

@@ -49,8 +49,10 @@ func podRecipe(t *testing.T) recipe {
 		run:   deployStep{user: *pod.Init[1].Security.User, line: pod.Init[1].Args},
 		ready: pod.Init[1].Startup.Exec.Command[1:],
 	}
-	for _, name := range pod.Init[0].Security.Capabilities.Add {
-		r.apply.caps = append(r.apply.caps, strings.ToLower(name))
+	for n, step := range []*deployStep{&r.apply, &r.run} {
+		for _, name := range pod.Init[n].Security.Capabilities.Add {
+			step.caps = append(step.caps, strings.ToLower(name))
+		}
 	}
 	for _, d := range documents(t) {
 		if d.path == "../deploy/kubernetes/sidecar.yaml" && d.tree["kind"] == "ConfigMap" {
@@ -124,7 +126,7 @@ func startRecipe(t *testing.T, s *space, r recipe) (policy string, said *lockedB
 	}
 	said = s.serve(here(r.run)...)
 	eventually(t, "Sallyport to be ready", func() bool {
-		_, err := s.run(nil, here(deployStep{user: r.run.user, line: append(r.ready, "--timeout", "1s")})...)
+		_, err := s.run(nil, here(deployStep{user: r.run.user, caps: r.run.caps, line: append(r.ready, "--timeout", "1s")})...)
 		return err == nil
 	}, said.String)
 	return policy, said
