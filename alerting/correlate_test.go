@@ -186,6 +186,8 @@ func TestEachAlertIsRaisedByWhatItNames(t *testing.T) {
 		{"multicast after a refused name", events{question("evil.example"), packet("udp", "224.0.0.251", 5353, reason(allowlists.SpecialAddress)), packet("other", "ff02::16", 0, reason(allowlists.SpecialAddress))}, "denied-egress:medium:1"},
 		{"broadcast", events{packet("udp", "255.255.255.255", 67, reason(allowlists.SpecialAddress))}, ""},
 
+		{"enforcement is gone", events{{Kind: alerting.KindSystem, Event: alerting.SystemEnforcement, Time: noon, Details: map[string]any{"state": "not-in-place", "faults": []string{"a rule is missing"}}}}, "policy:high:1"},
+		{"enforcement is there", events{{Kind: alerting.KindSystem, Event: alerting.SystemEnforcement, Time: noon, Details: map[string]any{"state": "in-place"}}}, ""},
 		{"a reload did not work", events{{Kind: alerting.KindSystem, Event: alerting.SystemReloadFailed, Time: noon}}, "policy:medium:1"},
 		{"the log is degraded", events{{Kind: alerting.KindSystem, Event: alerting.SystemLogDegraded, Time: noon}}, "policy:medium:1"},
 		{"work is refused as the log is degraded", events{connect("a.example", 443, reason(allowlists.LogDegraded)), connect("b.example", 443, reason(allowlists.LogDegraded))}, "policy:medium:2"},

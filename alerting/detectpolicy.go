@@ -13,7 +13,7 @@ import (
 type policyTrouble struct{}
 
 func (policyTrouble) observe(e *Event, _ time.Time) []finding {
-	subject, summary := "", ""
+	severity, subject, summary := Medium, "", ""
 	switch {
 	case e.Kind == KindSystem && e.Event == SystemReloadFailed:
 		subject, summary = SystemReloadFailed, "the policy was not reloaded; the last good one goes on serving"
@@ -25,6 +25,14 @@ func (policyTrouble) observe(e *Event, _ time.Time) []finding {
 		if cause, ok := e.Details["cause"].(string); ok && cause != "" {
 			summary += ": " + cause
 		}
+	case e.Kind == KindSystem && e.Event == SystemEnforcement:
+		if e.Details["state"] != "not-in-place" {
+			return nil
+		}
+		severity, subject, summary = High, SystemEnforcement, "enforcement is not in place"
+		if faults := texts(e.Details["faults"]); len(faults) > 0 {
+			summary += ": " + faults[0]
+		}
 	case !decides(e) || !e.Refused():
 		return nil
 	case e.Reason == allowlists.LogDegraded, e.Reason == allowlists.NotReady, e.Reason == allowlists.ShuttingDown,
@@ -33,7 +41,7 @@ func (policyTrouble) observe(e *Event, _ time.Time) []finding {
 	default:
 		return nil
 	}
-	f := finding{alert: AlertPolicy, severity: Medium, subject: subject, summary: summary, time: e.Time}
+	f := finding{alert: AlertPolicy, severity: severity, subject: subject, summary: summary, time: e.Time}
 	if e.ID != "" {
 		f.evidence = []string{e.ID}
 		f.pool, f.client = e.Pool, e.Subject().Key()
@@ -70,3 +78,22 @@ func expiring(policy *allowlists.Policy, warning time.Duration, now time.Time) [
 
 // maxExpiring is how many rules are warned about at once.
 const maxExpiring = 64
+
+// texts reads a list of strings out of an event's details, whether it was just
+// recorded or read back.
+func texts(value any) []string {
+	switch list := value.(type) {
+	case []string:
+		return list
+	case []any:
+		var out []string
+		for _, v := range list {
+			if text, ok := v.(string); ok {
+				out = append(out, text)
+			}
+		}
+		return out
+	default:
+		return nil
+	}
+}

@@ -23,6 +23,7 @@ const (
 	SystemEventsMissed = "events-missed"
 	SystemAlertFolded  = "alert-folded"
 	SystemPacketsLost  = "packets-lost"
+	SystemEnforcement  = "enforcement"
 )
 
 // feed hands events to the reader, each once its line is written, until ctx

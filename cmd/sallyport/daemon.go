@@ -2,13 +2,11 @@ package main
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
 	"net"
 	"net/http"
 	"net/netip"
-	"os"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -72,6 +70,7 @@ func newDaemon(options runOptions, log zerolog.Logger) (*daemon, error) {
 	d.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	d.metrics = newDaemonMetrics(d.registry)
 	d.metrics.policyLoaded(file.Policy)
+	d.metrics.enforced(d.placementName(), false)
 	if err := d.makeParts(); err != nil {
 		return nil, &exitError{exitUsage, err}
 	}
@@ -148,9 +147,8 @@ func (d *daemon) listenControl() (httpListener, error) {
 	if isUnix {
 		l, err = listenUnix(path)
 	} else {
-		text, readErr := os.ReadFile(d.settings.Admin.TokenFile)
-		if token = strings.TrimSpace(string(text)); readErr != nil || len(token) < 16 {
-			return httpListener{}, errors.Join(errors.New("a TCP control listener needs admin.token_file with at least 16 characters"), readErr)
+		if token, err = readToken(d.settings.Admin.TokenFile); err != nil {
+			return httpListener{}, fmt.Errorf("reading admin.token_file: %w", err)
 		}
 		l, err = net.Listen("tcp", address)
 	}

@@ -2,33 +2,236 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
 	"net/netip"
+	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"sallyport/alerting"
+	"sallyport/proxy/firewall"
 )
 
-// An enforcement measures whether the firewall stands. Its methods are safe
-// for concurrent use.
-type enforcement struct{}
+// measureEvery is how often enforcement is measured; what holds no more is told
+// when it was seen twice.
+const measureEvery = 5 * time.Second
+
+// A measurement is what one look at the enforcement found.
+type measurement struct {
+	Placement string   `json:"placement"`
+	Enforced  bool     `json:"enforced"`
+	State     string   `json:"state"`  // in-place, not-in-place, unknown
+	By        string   `json:"by"`     // table, probe, none
+	Faults    []string `json:"faults"` // what is wrong, or why it is not known
+	At        string   `json:"measured_at,omitempty"`
+}
+
+// An enforcement measures whether the firewall stands. The methods named probed
+// are safe for concurrent use.
+type enforcement struct {
+	prober atomic.Pointer[firewall.Prober] // nil without a child
+
+	mu   sync.Mutex
+	last measurement // told
+	bad  int         // misses in a row
+}
 
 // prepareEnforcement starts what measuring needs while the daemon may still do
-// everything: the child that probes by effect, under another user.
-func (d *daemon) prepareEnforcement() error { return nil }
-
-// measureEnforcement measures until ctx ends, and says in metric, event and
-// status what it finds.
-func (d *daemon) measureEnforcement(ctx context.Context) error {
-	<-ctx.Done()
+// everything: where it will not be allowed to read the tables, the child that
+// probes by effect, under another user.
+func (d *daemon) prepareEnforcement() error {
+	d.enforcement.last = measurement{Placement: d.placementName(), State: tableUnknown, By: "none", Faults: []string{"not measured yet"}}
+	if d.placement != firewall.Sidecar || d.options.firewall != "" || !d.options.uidSaid || os.Geteuid() != 0 {
+		return nil
+	}
+	in, out, err := startProbe(d.options.uid + 1)
+	if err != nil {
+		return fmt.Errorf("starting the probe that measures the firewall: %w", err)
+	}
+	d.enforcement.prober.Store(firewall.NewProber(in, out))
 	return nil
+}
+
+// newProbe is what the child runs.
+func newProbe() *cobra.Command {
+	return &cobra.Command{
+		Use: "probe", Hidden: true, Args: cobra.NoArgs,
+		Short:   "Try what the firewall must refuse, for the daemon that started this",
+		Example: "  (run by sallyport run)",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return errors.Join(giveUpEverything(), firewall.Probe(cmd.InOrStdin(), cmd.OutOrStdout()))
+		},
+	}
 }
 
 // probedConn reports whether a redirected connection is a probe of ours, which
 // is closed without a record.
-func (e *enforcement) probedConn(netip.AddrPort) bool { return false }
+func (e *enforcement) probedConn(to netip.AddrPort) bool {
+	p := e.prober.Load()
+	return p != nil && p.Conn(to)
+}
 
 // probedName reports whether a question is a probe of ours, which is refused
 // without a record.
-func (e *enforcement) probedName(string) bool { return false }
+func (e *enforcement) probedName(name string) bool {
+	p := e.prober.Load()
+	return p != nil && p.Name(name)
+}
+
+// measureEnforcement measures until ctx ends, and says in metric, event and
+// status what it finds.
+func (d *daemon) measureEnforcement(ctx context.Context) error {
+	if d.placement == "" {
+		<-ctx.Done()
+		return nil
+	}
+	tick := time.NewTicker(measureEvery)
+	defer tick.Stop()
+	for {
+		d.tellMeasurement(d.measure(ctx))
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+// measure looks once.
+func (d *daemon) measure(ctx context.Context) measurement {
+	m := measurement{Placement: d.placementName(), At: time.Now().UTC().Format(time.RFC3339)}
+	plan, err := d.standingPlan()
+	if err != nil {
+		m.State, m.By, m.Faults = tableUnknown, "none", []string{err.Error()}
+		return m
+	}
+	state := stateOf(plan)
+	m.State, m.By, m.Faults = state.State, state.By, state.Faults
+	if state.State == tableUnknown {
+		m.Faults = []string{state.Unknown}
+		d.byProbe(ctx, plan, &m)
+	}
+	if d.placement == firewall.Sidecar {
+		byJobs(plan, &m)
+	}
+	m.Enforced = m.State == tableInPlace
+	return m
+}
+
+// standingPlan is what the kernel should hold: what we put there, or what
+// another process should have.
+func (d *daemon) standingPlan() (*firewall.Plan, error) {
+	d.tables.mu.Lock()
+	plan := d.tables.plan
+	d.tables.mu.Unlock()
+	if plan != nil {
+		return plan, nil
+	}
+	return d.firewallPlan()
+}
+
+// byProbe measures by effect, where there is a child for it.
+func (d *daemon) byProbe(ctx context.Context, plan *firewall.Plan, m *measurement) {
+	p := d.enforcement.prober.Load()
+	if p == nil {
+		m.Faults = append(m.Faults, "and measuring by effect needs a start as root with --uid in a sidecar")
+		return
+	}
+	way := plan.Ways[0]
+	faults, err := p.Round(ctx, way.TCP.V4 != 0 && way.DNS.V4 != 0, way.TCP.V6 != 0 && way.DNS.V6 != 0, d.privateAddrs())
+	switch {
+	case err != nil:
+		d.enforcement.prober.Store(nil)
+		m.Faults = append(m.Faults, err.Error())
+	case len(faults) > 0:
+		m.State, m.By, m.Faults = tableNotInPlace, "probe", faults
+	default:
+		m.State, m.By, m.Faults = tableInPlace, "probe", []string{}
+	}
+}
+
+// privateAddrs are our own TCP listeners that no job may reach.
+func (d *daemon) privateAddrs() []netip.AddrPort {
+	var addrs []netip.AddrPort
+	for _, l := range d.http {
+		if addr, ok := l.Addr().(*net.TCPAddr); ok {
+			at := addr.AddrPort()
+			if at.Addr().IsUnspecified() {
+				at = netip.AddrPortFrom(loopback, at.Port())
+			}
+			addrs = append(addrs, at)
+		}
+	}
+	return addrs
+}
+
+// byJobs adds what the job's processes may do. One that nobody sees may do
+// anything: then enforcement is not known.
+func byJobs(plan *firewall.Plan, m *measurement) {
+	jobs := firewall.Jobs{Root: "/proc", Self: os.Getpid(), Own: plan.Own}
+	faults, seen, err := jobs.Faults()
+	switch {
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		faults = append(faults, err.Error())
+	case len(faults) == 0 && seen > 0:
+		return
+	}
+	m.Faults = append(m.Faults, faults...)
+	if len(faults) > 0 {
+		m.State = tableNotInPlace
+		return
+	}
+	m.Faults = append(m.Faults, "no process of a job can be seen, so nobody knows what it may do: share the PID namespace (Kubernetes: shareProcessNamespace, Docker: --pid container:…)")
+	if m.State == tableInPlace {
+		m.State = tableUnknown
+	}
+}
+
+// tellMeasurement keeps a measurement, and tells of a change. What no longer
+// holds is told when it was seen twice in a row.
+func (d *daemon) tellMeasurement(m measurement) {
+	e := &d.enforcement
+	e.mu.Lock()
+	was := e.last
+	if m.State == tableNotInPlace {
+		e.bad++
+	} else {
+		e.bad = 0
+	}
+	if e.bad == 1 && was.State != tableNotInPlace {
+		e.mu.Unlock()
+		return
+	}
+	e.last = m
+	e.mu.Unlock()
+	d.metrics.enforced(m.Placement, m.Enforced)
+	if was.State == m.State && was.By == m.By && slices.Equal(was.Faults, m.Faults) {
+		return
+	}
+	d.alerts.System(alerting.SystemEnforcement, map[string]any{"placement": m.Placement, "state": m.State, "by": m.By, "faults": m.Faults})
+	if m.State == tableInPlace {
+		d.log.Info().Str("by", m.By).Msg("nothing leaves by another way: measured")
+	} else {
+		d.log.Warn().Str("by", m.By).Strs("faults", m.Faults).Msg("enforcement is " + m.State)
+	}
+}
 
 // enforcementStatus is what /api/v1/status says of it.
-func (d *daemon) enforcementStatus() map[string]any {
-	return map[string]any{"placement": "explicit", "enforced": false, "measured": "nothing: explicit mode leaves enforcement to the network around the job"}
+func (d *daemon) enforcementStatus() measurement {
+	if d.placement == "" {
+		return measurement{
+			Placement: "explicit", State: tableUnknown, By: "none",
+			Faults: []string{"explicit mode leaves enforcement to the network around the job"},
+		}
+	}
+	d.enforcement.mu.Lock()
+	defer d.enforcement.mu.Unlock()
+	return d.enforcement.last
 }

@@ -83,7 +83,7 @@ alerts people when a job tries anything else.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(newRun(), newCheck(), newExplain(), newPresets(), newFirewall(), newEnv(), newWaitReady(), newHealthcheck(), newVersion())
+	root.AddCommand(newRun(), newCheck(), newExplain(), newPresets(), newFirewall(), newEnv(), newWaitReady(), newHealthcheck(), newVersion(), newProbe())
 	addExamples(root)
 	return root
 }

@@ -12,6 +12,7 @@ import (
 type daemonMetrics struct {
 	reloads *prometheus.CounterVec
 	rules   *prometheus.GaugeVec
+	holds   *prometheus.GaugeVec
 }
 
 func newDaemonMetrics(r prometheus.Registerer) *daemonMetrics {
@@ -32,7 +33,7 @@ func newDaemonMetrics(r prometheus.Registerer) *daemonMetrics {
 	r.MustRegister(m.reloads, m.rules, enforced, build)
 	m.reloads.WithLabelValues("applied")
 	m.reloads.WithLabelValues("failed")
-	enforced.WithLabelValues("explicit").Set(0)
+	m.holds = enforced
 	build.WithLabelValues(version, runtime.Version()).Set(1)
 	return m
 }
@@ -44,4 +45,13 @@ func (m *daemonMetrics) policyLoaded(p *allowlists.Policy) {
 		spec := pool.Spec()
 		m.rules.WithLabelValues(pool.Name()).Set(float64(len(spec.Allow) + len(spec.Deny)))
 	}
+}
+
+// enforced says whether enforcement was measured to be in place.
+func (m *daemonMetrics) enforced(placement string, holds bool) {
+	value := 0.0
+	if holds {
+		value = 1
+	}
+	m.holds.WithLabelValues(placement).Set(value)
 }
