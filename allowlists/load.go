@@ -23,6 +23,18 @@ type File struct {
 	Notices []string
 
 	restart map[string]string // values of the keys that need a restart, by path
+	values  values
+	places  map[string]poolPlaces
+}
+
+// Place is where the file gives a key outside of pools, such as "log.events";
+// the zero Place if it does not.
+func (f *File) Place(path string) diag.Place { return f.values[path].at() }
+
+// SourcePlace is where a source of a pool stands, by its index in the spec.
+func (f *File) SourcePlace(pool string, i int) diag.Place {
+	places := f.places[pool]
+	return places.at("sources", i)
 }
 
 // A loader reads one configuration. It is used once, by one goroutine.
@@ -100,7 +112,7 @@ func (l *loader) load(sources []Source) *File {
 		l.report.Errorf(root.Place, "%s", err)
 		return nil
 	}
-	return &File{Settings: l.settings, Policy: policy, Spec: l.spec, Search: l.search, Notices: l.notices, restart: l.restart}
+	return &File{Settings: l.settings, Policy: policy, Spec: l.spec, Search: l.search, Notices: l.notices, restart: l.restart, values: all, places: l.places}
 }
 
 // parse reads every source and merges their keys; nil after a syntax error.

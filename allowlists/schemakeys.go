@@ -19,7 +19,7 @@ func listenKeys() []key {
 		{path: "listen.admin", kind: listenKind, def: "127.0.0.1:9180", doc: "/healthz, /readyz and /metrics, nothing else", restart: true},
 		{path: "listen.control", kind: controlKind, def: `""`, doc: "API and web page: unix:/path (mode 0600), or an address together with admin.token_file", restart: true},
 		{path: "admin", kind: sectionKind, doc: "Who may use the admin and control listeners", restart: true},
-		{path: "admin.token_file", kind: pathKind, def: `""`, doc: "File that holds the bearer token of the control listener", restart: true},
+		{path: "admin.token_file", kind: pathKind, def: `""`, doc: "File that holds the bearer token of the control listener, at least 16 characters", restart: true},
 		{path: "admin.hosts", kind: hostsKind, def: "[]", doc: "Further names that the Host check accepts; own addresses and localhost always are", restart: true},
 	}
 }
@@ -66,7 +66,7 @@ func poolKeys() []key {
 		{path: "pools", kind: poolsKind, doc: "Sets of runners, each with one allowlist; without any, every client is refused"},
 		{path: "pools.*", kind: sectionKind, doc: "One pool; its name is letters, digits, -, _ and dots"},
 		{path: "pools.*.mode", kind: wordKind, words: []string{"enforce", "audit", "block=enforce", "monitor=audit", "report=audit"}, def: "enforce", doc: "Whether what is not allowed is refused, or forwarded and reported"},
-		{path: "pools.*.sources", kind: sourcesKind, def: "[]", doc: "Client addresses of the pool; the longest prefix wins"},
+		{path: "pools.*.sources", kind: sourcesKind, def: "[]", doc: "Client addresses of the pool; the longest prefix wins, and two pools have the same only by interfaces in different VRFs"},
 		{path: "pools.*.interfaces", kind: interfacesKind, def: "[]", doc: "On a gateway, the interfaces by which the pool's packets come in; with sources, both must hold", restart: true},
 		{path: "pools.*.listen", kind: sectionKind, doc: "Listeners of the pool's own, instead of or beside sources", restart: true},
 		{path: "pools.*.listen.proxy", kind: listenKind, def: "[]", doc: "As listen.proxy", restart: true},

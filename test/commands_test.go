@@ -227,6 +227,61 @@ func TestCommandExplainsAnID(t *testing.T) {
 	}
 }
 
+// TestCommandCheckLooksAtPaths: check tells of a log that cannot be written and
+// of a token that is too short, and makes no file.
+func TestCommandCheckLooksAtPaths(t *testing.T) {
+	dir := t.TempDir()
+	for name, text := range map[string]string{"short": "0123456789abcde\n", "long": "0123456789abcdef\n", "file": ""} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Mkdir(filepath.Join(dir, "dir"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		yaml string
+		code int
+		text string // "" for a clean check
+	}{
+		{"log: {events: " + dir + "/new.jsonl}", 0, ""},
+		{"log: {events: " + dir + "/file}", 0, ""},
+		{"log: {events: " + dir + "/none/new.jsonl}", 1, "c.yaml:2:15: warning: log.events cannot be written here by this user (its directory does not exist)"},
+		{"log: {events: " + dir + "/dir}", 1, "(it is a directory)"},
+		{"log: {events: " + dir + "/file/new.jsonl}", 1, "c.yaml:2:15: warning: log.events cannot be written"},
+		{"{listen: {control: 127.0.0.1:9181}, admin: {token_file: " + dir + "/long}}", 0, ""},
+		{"{listen: {control: 127.0.0.1:9181}, admin: {token_file: " + dir + "/short}}", 2, "c.yaml:2:57: admin.token_file holds less than 16 characters"},
+		{"{listen: {control: 127.0.0.1:9181}, admin: {token_file: " + dir + "/none}}", 1, "c.yaml:2:57: warning: admin.token_file cannot be read here (no such file or directory)"},
+		{"{listen: {control: \"unix:" + dir + "/s\"}, admin: {token_file: " + dir + "/short}}", 0, ""},
+	} {
+		yaml := "\n" + c.yaml + "\n"
+		if strings.HasPrefix(c.yaml, "{") {
+			yaml = "\n" + strings.TrimSuffix(c.yaml, "}") + ", pools: {a: {sources: [127.0.0.0/8], allow: [a.example]}}}\n"
+		} else {
+			yaml += "pools: {a: {sources: [127.0.0.0/8], allow: [a.example]}}\n"
+		}
+		if err := os.WriteFile(filepath.Join(dir, "c.yaml"), []byte(yaml), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		got := command(t, dir, "check", "--strict", "-c", "c.yaml")
+		if got.code != c.code || !strings.Contains(got.stderr, c.text) || c.text == "" && got.stderr != "" {
+			t.Errorf("%s: exit code %d, want %d; stderr %s\nwant %s", c.yaml, got.code, c.code, got.stderr, c.text)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(dir, "new.jsonl")); err == nil {
+		t.Error("check made the log")
+	}
+	needRoot(t) // to be somebody else
+	needProgram(t, "setpriv")
+	if err := os.WriteFile(filepath.Join(dir, "c.yaml"), []byte("log: {events: "+dir+"/new.jsonl}\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	got := commandIn(t, dir, nil, "setpriv", "--reuid", "65534", "--clear-groups", binary, "check", "-c", "c.yaml")
+	if got.code != 0 || !strings.Contains(got.stderr, "log.events cannot be written here by this user (permission denied)") {
+		t.Errorf("as nobody: exit code %d, stderr %s", got.code, got.stderr)
+	}
+}
+
 // TestCommandFilesNotRead: what a configuration directory holds and is not
 // read is named, by check and by run.
 func TestCommandFilesNotRead(t *testing.T) {

@@ -30,6 +30,9 @@ code 0 if it can be used, 1 with --strict if there are warnings, 2 if there are 
 			if err != nil {
 				return err
 			}
+			if file != nil {
+				checkLogPath(file, report)
+			}
 			switch format {
 			case "text":
 				err = printReport(out, cmd.ErrOrStderr(), file, report)

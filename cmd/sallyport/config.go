@@ -66,6 +66,13 @@ func examine(path string) (*allowlists.File, *diag.Report, string, error) {
 		at := diag.Place{Pos: diag.Pos{File: name}}
 		report.Warnf(at, "this file is not read, as only *.yaml are; rename it, or put it elsewhere if it is no part of the configuration")
 	}
+	if file != nil {
+		checkTokenFile(file, report)
+		checkVRFs(file, report, vrfOf)
+	}
+	if report.Failed() {
+		file = nil
+	}
 	return file, report, digestOf(sources), nil
 }
 
