@@ -239,10 +239,14 @@ func TestABookThatCannotBeKeptIsTriedAgain(t *testing.T) {
 }
 
 func TestABookIsReadFromNothingButAFile(t *testing.T) {
+	other := filepath.Join(t.TempDir(), "other.jsonl")
+	if err := os.WriteFile(other, []byte(bookHeader+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for kind, put := range map[string]func(path string) error{
 		"a directory":     func(path string) error { return os.Mkdir(path, 0o700) },
 		"a pipe":          func(path string) error { return syscall.Mkfifo(path, 0o600) },
-		"a symbolic link": func(path string) error { return os.Symlink("/etc/hostname", path) },
+		"a symbolic link": func(path string) error { return os.Symlink(other, path) },
 	} {
 		path := filepath.Join(t.TempDir(), "book.jsonl")
 		if err := put(path); err != nil {
@@ -254,6 +258,38 @@ func TestABookIsReadFromNothingButAFile(t *testing.T) {
 		if k.kept || err != nil || !info.Mode().IsRegular() {
 			t.Errorf("%s: kept %v; %v; the log says %s", kind, k.kept, err, k.log)
 		}
+	}
+}
+
+// While the file cannot be written, what it lacks is bounded by the book.
+func TestWhatIsYetToBeKeptIsBounded(t *testing.T) {
+	b := newBook(100)
+	b.keep()
+	for i := range 5000 {
+		b.add(account{"build", addrN(i % 3)}, hostN(t, i), []netip.Addr{addrN(i)}, time.Now(), time.Now().Add(time.Hour))
+	}
+	checkBook(t, b)
+	if names, _ := b.sizes(); b.unkept.Len() != names {
+		t.Errorf("%d cells wait for the file, of %d names", b.unkept.Len(), names)
+	}
+}
+
+func TestWhatIsYetToBeKeptIsWrittenAtTheEnd(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "state")
+	if err := os.WriteFile(dir, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	k := keepAt(filepath.Join(dir, "book.jsonl"), 100)
+	k.start()
+	k.book.add(account{"build", addrN(7)}, hostN(t, 1), []netip.Addr{addrN(1)}, time.Now(), time.Now().Add(time.Hour))
+	if err := os.Remove(dir); err != nil {
+		t.Fatal(err)
+	}
+	k.close()
+	again := keepAt(filepath.Join(dir, "book.jsonl"), 100)
+	defer again.close()
+	if got := again.holds(addrN(7), addrN(1)); !strings.HasPrefix(got, "[n1.example]") {
+		t.Errorf("kept %s", got)
 	}
 }
 
