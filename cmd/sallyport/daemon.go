@@ -197,6 +197,12 @@ func (d *daemon) reload(path string) {
 	d.policy.Store(file.Policy)
 	d.metrics.policyLoaded(file.Policy)
 	d.metrics.reloads.WithLabelValues("applied").Inc()
+	if _, err := d.reapplyFirewall(); err != nil {
+		d.log.Error().Err(err).Msg("the firewall is still that of the policy before")
+		d.enforcement.reapplying(err)
+	} else {
+		d.enforcement.reapplying(nil)
+	}
 	d.policyChanged()
 	d.alerts.System(alerting.SystemReloaded, map[string]any{"policy": file.Policy.Generation(), "pools": len(file.Policy.Pools())})
 }

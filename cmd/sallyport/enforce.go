@@ -38,9 +38,10 @@ type measurement struct {
 type enforcement struct {
 	prober atomic.Pointer[firewall.Prober] // nil without a child
 
-	mu   sync.Mutex
-	last measurement // told
-	bad  int         // misses in a row
+	mu    sync.Mutex
+	last  measurement // told
+	stale string      // why the tables are not those of the policy in force; "" if they are
+	bad   int         // misses in a row
 }
 
 // prepareEnforcement starts what measuring needs while the daemon may still do
@@ -104,6 +105,15 @@ func (d *daemon) measureEnforcement(ctx context.Context) error {
 	}
 }
 
+// reapplying takes note of whether the tables could follow a reload.
+func (e *enforcement) reapplying(err error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.stale = ""; err != nil {
+		e.stale = err.Error()
+	}
+}
+
 // measure looks once.
 func (d *daemon) measure(ctx context.Context) measurement {
 	m := measurement{Placement: d.placementName(), At: time.Now().UTC().Format(time.RFC3339)}
@@ -118,6 +128,11 @@ func (d *daemon) measure(ctx context.Context) measurement {
 		m.Faults = []string{state.Unknown}
 		d.byProbe(ctx, plan, &m)
 	}
+	d.enforcement.mu.Lock()
+	if stale := d.enforcement.stale; stale != "" {
+		m.State, m.Faults = tableNotInPlace, append(m.Faults, stale)
+	}
+	d.enforcement.mu.Unlock()
 	if d.placement == firewall.Sidecar {
 		byJobs(plan, &m)
 	}

@@ -43,6 +43,11 @@ func (d *daemon) reapplyFirewall() (changed bool, err error) {
 	}
 	d.tables.mu.Lock()
 	defer d.tables.mu.Unlock()
+	if d.tables.plan != nil {
+		// Devices that have come since are of containers inside a sidecar's
+		// namespace: their packets are taken as they come in.
+		plan.Devices = d.tables.plan.Devices
+	}
 	if reflect.DeepEqual(plan, d.tables.plan) {
 		return false, nil
 	}
