@@ -118,6 +118,9 @@ func specialText(t *trip, addr netip.Addr, at string) string {
 		return fmt.Sprintf("its address %s is one of our own listeners, which nothing opens", addr)
 	case t.target.Addr.IsValid():
 		return fmt.Sprintf("the address is special (%s); only a cidr rule inside that range opens it, such as %s", class, allowLine(t.target))
+	case at == "": // audit let the name pass without a rule
+		return fmt.Sprintf("its address %s is special (%s), which audit forwards no more than enforce, and no rule names this host; if that is meant, add the line \"- {host: %s, ports: [%d], resolves_to: [%s/%d]}\"",
+			addr, class, t.target.Host, t.target.Port, addr.Unmap(), addr.Unmap().BitLen())
 	default:
 		return fmt.Sprintf("its address %s is special (%s); if that is meant, add \"resolves_to: [%s/%d]\" to rule %s",
 			addr, class, addr.Unmap(), addr.Unmap().BitLen(), at)

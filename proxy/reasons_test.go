@@ -199,6 +199,20 @@ func TestNoPool(t *testing.T) {
 	checkRefusal(t, w, w.dial().connect("good.example:443"), 403, "no-pool")
 }
 
+// TestMetadataInAuditSaysWhichLine refuses a name that audit lets pass without
+// a rule, for its address: there is no rule to name, but a line to write.
+func TestMetadataInAuditSaysWhichLine(t *testing.T) {
+	p := pool(rule("good.example:443"))
+	p.Mode = allowlists.Audit
+	w := newWorld(t, p)
+	w.resolver.lookup = answers(map[string]string{"meta.example": "169.254.169.254"})
+	r := w.dial().connect("meta.example:443")
+	checkRefusal(t, w, r, 403, "special-address")
+	if want := `add the line "- {host: meta.example, ports: [443], resolves_to: [169.254.169.254/32]}" (decision `; !strings.Contains(r.body, want) {
+		t.Errorf("the body is %q, want %q in it", r.body, want)
+	}
+}
+
 // TestLongNamesKeepReasonAndID holds the status line's 120 bytes.
 func TestLongNamesKeepReasonAndID(t *testing.T) {
 	w := newWorld(t, pool())
