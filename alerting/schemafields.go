@@ -53,7 +53,7 @@ var connFields = concat(
 		{"sni", "any text", false, "The server name in the ClientHello."},
 		{"alpn", "text", false, "The application protocols that the ClientHello offers."},
 		{"ech", "true", false, "The ClientHello has an encrypted part."},
-		{"method", "text", false, "The method of a plain HTTP request."},
+		{"method", "text", false, "The method in the request head that the client sent: `CONNECT` for a tunnel through the proxy, `GET`, `POST` and so on for plain HTTP. Absent where there is no head, as in redirected TLS."},
 	},
 	decisionFields,
 	[]EventField{
