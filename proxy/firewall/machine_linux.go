@@ -1,8 +1,6 @@
 package firewall
 
 import (
-	"bufio"
-	"bytes"
 	"errors"
 	"fmt"
 	"net"
@@ -22,7 +20,7 @@ func OutsideDevices() ([]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listing the interfaces: %w", err)
 	}
-	routes := defaultRoutes()
+	routes := Machine{Root: "/"}.DefaultRoutes()
 	inner := func(name string) bool {
 		return isDir(filepath.Join("/sys/class/net", name, "bridge")) && !slices.Contains(routes, name)
 	}
@@ -38,41 +36,6 @@ func OutsideDevices() ([]string, error) {
 	}
 	slices.Sort(out)
 	return out, nil
-}
-
-func isDir(path string) bool {
-	info, err := os.Stat(path)
-	return err == nil && info.IsDir()
-}
-
-// defaultRoutes are the interfaces that have one.
-func defaultRoutes() []string {
-	var out []string
-	// Interface Destination ... (proc_net(5)); the mask is the eighth field.
-	eachLine("/proc/net/route", func(f []string) {
-		if len(f) > 7 && f[1] == "00000000" && f[7] == "00000000" {
-			out = append(out, f[0])
-		}
-	})
-	// destination length ... interface (Documentation/filesystems/proc.rst).
-	eachLine("/proc/net/ipv6_route", func(f []string) {
-		if len(f) > 9 && strings.Trim(f[0], "0") == "" && f[1] == "00" {
-			out = append(out, f[9])
-		}
-	})
-	return out
-}
-
-// eachLine calls f with the fields of every line of a file; one that cannot be
-// read has none.
-func eachLine(path string, f func([]string)) {
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return
-	}
-	for lines := bufio.NewScanner(bytes.NewReader(text)); lines.Scan(); {
-		f(strings.Fields(lines.Text()))
-	}
 }
 
 // cgroupRoots are where the cgroup v2 hierarchy is mounted, alone or beside v1.

@@ -68,7 +68,11 @@ const subsystem = unix.NFNL_SUBSYS_NFTABLES << 8
 
 // transact sends messages as one transaction: all take effect, or none. The
 // error names the message that the kernel did not take.
-func (c *connection) transact(messages []message) error {
+func (c *connection) transact(messages []message) error { return c.batch(messages, true) }
+
+// batch sends messages as a transaction; without its end the kernel checks them
+// and takes none.
+func (c *connection) batch(messages []message, commit bool) error {
 	names := make(map[uint32]string, len(messages))
 	buf, begin := c.append(nil, unix.NFNL_MSG_BATCH_BEGIN, 0, 0, unix.NFNL_SUBSYS_NFTABLES, nil)
 	names[begin] = "committing the rules"
@@ -81,7 +85,9 @@ func (c *connection) transact(messages []message) error {
 		buf, last = c.append(buf, subsystem|uint16(m.kind), flags, m.family, 0, marshal(m.attrs))
 		names[last] = m.what
 	}
-	buf, _ = c.append(buf, unix.NFNL_MSG_BATCH_END, 0, 0, unix.NFNL_SUBSYS_NFTABLES, nil)
+	if commit {
+		buf, _ = c.append(buf, unix.NFNL_MSG_BATCH_END, 0, 0, unix.NFNL_SUBSYS_NFTABLES, nil)
+	}
 	if err := unix.Sendto(c.fd, buf, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 		return fmt.Errorf("sending the rules: %w", err)
 	}
