@@ -11,6 +11,7 @@ import (
 	"maps"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"regexp"
 	"runtime"
@@ -23,7 +24,20 @@ func (f *fleet) importImage(name string, files map[string]string, changes ...str
 	f.t.Helper()
 	var buf bytes.Buffer
 	w := tar.NewWriter(&buf)
+	made := map[string]bool{"/": true}
+	var mkdir func(dir string)
+	mkdir = func(dir string) { // else the engine makes them, closed to root without CAP_DAC_OVERRIDE
+		if made[dir] {
+			return
+		}
+		mkdir(path.Dir(dir))
+		made[dir] = true
+		if err := w.WriteHeader(&tar.Header{Name: strings.TrimPrefix(dir, "/") + "/", Typeflag: tar.TypeDir, Mode: 0o755}); err != nil {
+			f.t.Fatal(err)
+		}
+	}
 	for inside, here := range files {
+		mkdir(path.Dir(inside))
 		data, err := os.ReadFile(here)
 		if err != nil {
 			f.t.Fatal(err)
