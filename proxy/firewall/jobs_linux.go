@@ -108,8 +108,14 @@ func (j *Jobs) fault(p process) string {
 	if j.Own.Cgroup.ID == 0 {
 		collect(changesUser)
 	}
-	if len(names) == 0 {
+	switch {
+	case len(names) == 0 && (p.noNewPrivs || j.Own.Cgroup.ID != 0):
 		return ""
+	case len(names) == 0:
+		// Root of a container can give any file to our user and set the bit, with
+		// CHOWN and FSETID alone; an image may bring one.
+		return fmt.Sprintf("process %d (%s) of the job may run set-user-id files, one of our user among them: start it with no-new-privileges, or allowPrivilegeEscalation: false",
+			p.pid, printable(p.name))
 	}
 	return fmt.Sprintf("process %d (%s) of the job may use %s: start it without, by --cap-drop or securityContext.capabilities.drop",
 		p.pid, printable(p.name), strings.Join(names, ", "))

@@ -68,7 +68,9 @@ func TestWhatJobsMayDo(t *testing.T) {
 		want string // in the one fault; "" for none
 	}{
 		{"nobody but us", firewall.Identity{}, func(*fakeProc) {}, 0, ""},
-		{"a job with the recipe's capabilities", firewall.Identity{}, func(f *fakeProc) { f.add(20, "/job", recipeCaps) }, 1, ""},
+		{"a job with the recipe's capabilities", firewall.Identity{}, func(f *fakeProc) { f.add(20, "/job", recipeCaps, "NoNewPrivs:\t1\n") }, 1, ""},
+		{"a job that can run a file that is set-user-id our user", firewall.Identity{}, func(f *fakeProc) { f.add(20, "/job", recipeCaps) }, 1, "may run set-user-id files"},
+		{"the same, where we are known by our cgroup, which no file changes", cgroup, func(f *fakeProc) { f.add(20, "/job", recipeCaps) }, 1, ""},
 		{"a job with Docker's", firewall.Identity{}, func(f *fakeProc) { f.add(20, "/job", dockersCaps) }, 1, "process 20 (job) of the job may use NET_RAW, SETGID, SETUID"},
 		{"a job that may change its user", firewall.Identity{}, func(f *fakeProc) { f.add(20, "/job", userCaps) }, 1, "SETUID"},
 		{"the same, where we are known by our cgroup", cgroup, func(f *fakeProc) { f.add(20, "/job", userCaps) }, 1, ""},
