@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"runtime"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -89,9 +90,25 @@ func frame(iface, to string) error {
 	return nil
 }
 
-// become takes another user, for what is done next.
+// become takes another user, for what this goroutine does next, and keeps the
+// capabilities that this one has.
 func become(uid int) error {
-	return syscall.Setuid(uid)
+	runtime.LockOSThread()
+	if err := unix.Prctl(unix.PR_SET_KEEPCAPS, 1, 0, 0, 0); err != nil {
+		return err
+	}
+	if _, _, errno := unix.RawSyscall(unix.SYS_SETUID, uintptr(uid), 0, 0); errno != 0 {
+		return errno
+	}
+	head := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var sets [2]unix.CapUserData
+	if err := unix.Capget(&head, &sets[0]); err != nil {
+		return err
+	}
+	for i := range sets {
+		sets[i].Effective = sets[i].Permitted
+	}
+	return unix.Capset(&head, &sets[0])
 }
 
 // marked sends a datagram from a socket with a mark.
