@@ -36,7 +36,8 @@ type measurement struct {
 // An enforcement measures whether the firewall stands. The methods named probed
 // are safe for concurrent use.
 type enforcement struct {
-	prober atomic.Pointer[firewall.Prober] // nil without a child
+	prober   atomic.Pointer[firewall.Prober] // nil without a child
+	probeUID uint32                          // its user
 
 	mu    sync.Mutex
 	last  measurement // told
@@ -52,7 +53,8 @@ func (d *daemon) prepareEnforcement() error {
 	if d.placement != firewall.Sidecar || d.options.firewall != "" || !d.options.uidSaid || os.Geteuid() != 0 {
 		return nil
 	}
-	in, out, err := startProbe(d.options.uid + 1)
+	d.enforcement.probeUID = d.options.uid + 1
+	in, out, err := startProbe(d.enforcement.probeUID)
 	if err != nil {
 		return fmt.Errorf("starting the probe that measures the firewall: %w", err)
 	}
@@ -84,6 +86,11 @@ func (e *enforcement) probedConn(to netip.AddrPort) bool {
 func (e *enforcement) probedName(name string) bool {
 	p := e.prober.Load()
 	return p != nil && p.Name(name)
+}
+
+// probedPacket reports whether a refused packet is of the child that probes.
+func (e *enforcement) probedPacket(p firewall.Packet) bool {
+	return e.prober.Load() != nil && p.HasUID && p.UID == e.probeUID
 }
 
 // measureEnforcement measures until ctx ends, and says in metric, event and

@@ -148,7 +148,9 @@ func (d *daemon) watchPackets(ctx context.Context) error {
 	for {
 		select {
 		case p := <-d.packets.queue:
-			loss.observe(d, p)
+			if !d.enforcement.probedPacket(p) {
+				loss.observe(d, p)
+			}
 		case now := <-tick.C:
 			loss.tell(d, now)
 		case <-ended:

@@ -72,8 +72,8 @@ func (j *Jobs) Faults() (faults []string, seen int, err error) {
 		switch {
 		case err != nil, p.zombie, p.parent == j.Self, pid == 1 && p.name == "pause":
 			continue // it has ended, is ours, or holds a pod's namespaces
-		case machine && p.uid < firstPerson:
-			continue
+		case machine && (p.uid < firstPerson || p.uid == uint64(j.Own.UID)):
+			continue // a service of the machine, or another of us
 		case !machine && mine != "" && j.cgroups(pid) == mine:
 			continue // of our own container, such as a health check
 		case j.elsewhere(pid, network):

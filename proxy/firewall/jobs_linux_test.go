@@ -107,6 +107,13 @@ func TestWhatJobsMayDo(t *testing.T) {
 			f.link(10, "pid", "pid:[4026531836]")
 			f.add(20, "/user", dockersCaps, "Uid:\t1000\t1000\t1000\t1000\n")
 		}, 1, "NET_RAW"},
+		{"on a machine, another daemon like us", firewall.Identity{UID: 65532}, func(f *fakeProc) {
+			f.link(10, "pid", "pid:[4026531836]")
+			f.add(20, "/system", dockersCaps, "Uid:\t65532\t65532\t65532\t65532\n")
+		}, 0, ""},
+		{"in a container, a job that is our user", firewall.Identity{UID: 65532}, func(f *fakeProc) {
+			f.add(20, "/job", dockersCaps, "Uid:\t65532\t65532\t65532\t65532\n")
+		}, 1, "NET_RAW"},
 		{"a socket for raw frames of another user", firewall.Identity{UID: 65532}, func(f *fakeProc) {
 			f.write("10/net/packet", "sk               RefCnt Type Proto  Iface R Rmem   User   Inode\n0000 3      3    0003   2     1 0      0      4711\n0001 3      3    0003   2     1 0      65532  4712\n")
 		}, 0, "user 0 has a socket for raw frames"},
