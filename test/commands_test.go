@@ -78,6 +78,16 @@ pools:
     allow:
       - registry.corp.example:99999
 `,
+	"ended.yaml": `
+pools:
+  build:
+    sources: [10.20.0.0/24]
+    allow:
+      - {host: old.example, expires: 2024-01-01, owner: platform@corp.example}
+      - {host: older.example, expires: 2023-01-01}
+`,
+	"two.yaml":  "pools: {one: {allow: [a.example]}, two: {allow: [a.example]}}\n",
+	"none.yaml": "{}\n",
 	"audit.yaml": `
 pools:
   build:
@@ -117,7 +127,28 @@ func TestCommandExitCodes(t *testing.T) {
 		{"explain -c broken.yaml --pool build github.com", 2, "", broken},
 		{"explain --pool default github.com", 0, "allow (allowed)", ""},
 		{"explain --pool default example.com", 3, "deny (not-in-allowlist)", ""},
-		{"explain --pool default github.com:22", 3, "deny (port-not-allowed)", ""},
+		{"explain --pool default github.com:22", 3, "verdict   deny (port-not-allowed)", ""},
+		{"explain --pool default github.com:22", 3, "dns       allow (allowed)\nrefusal   HTTP 403 (port-not-allowed)\n", ""},
+		{"explain --pool default example.com", 3, "dns       deny (not-in-allowlist), answered NXDOMAIN\nrefusal   HTTP 403 (not-in-allowlist)\n", ""},
+		{"explain --pool default 192.0.2.7", 3, "verdict   deny (special-address)\nrefusal   HTTP 403 (special-address)\nallow by", ""},
+		{"explain --client 192.0.2.1 github.com", 3, "none admits this client, mode enforce\nverdict   deny (no-pool)\ndns       deny (no-pool), answered REFUSED\n", ""},
+		{"explain -c audit.yaml --pool build other.example", 0, "dns       allow (allowed-by-audit), would be not-in-allowlist", ""},
+		{"explain -c ended.yaml old.example", 3, "expired   2024-01-01 at 00:00 UTC; ask its owner, platform@corp.example, for a later day\n", ""},
+		{"explain -c ended.yaml older.example", 3, "expired   2023-01-01 at 00:00 UTC; ask who wrote the rule for a later day\n", ""},
+		{"explain https://github.com/actions/checkout", 0, "target    github.com:443 (of the URL)\n", ""},
+		{"explain http://[2001:db8::1]/x", 3, "target    [2001:db8::1]:80 (of the URL)\n", ""},
+		{"explain github.com/actions", 2, "", "explain takes HOST[:PORT], such as git.corp.example:22, not \"github.com/actions\""},
+		{"explain ssh://git.corp.example/x", 2, "", "explain takes HOST[:PORT], such as git.corp.example:22"},
+		{"explain k3v9x2m4p7qa", 2, "", "has the form of an id, and the configuration names no listen.control to ask; add --events FILE (a log) or --control unix:/path (the daemon), or, if it is a host, its port: k3v9x2m4p7qa:443"},
+		{"explain k3v9x2m4p7qa:443", 3, "deny (not-in-allowlist)", ""},
+		{"explain --pool default k3v9x2m4p7qa", 3, "deny (not-in-allowlist)", ""},
+		{"explain --control /run/control.sock k3v9x2m4p7qa", 2, "", "--control /run/control.sock: write unix:/run/control.sock"},
+		{"explain --control nowhere k3v9x2m4p7qa", 2, "", "--control nowhere: write unix:/path, or an address such as 127.0.0.1:9181"},
+		{"explain --control unix:/nowhere/s k3v9x2m4p7qa", 1, "", "no such file or directory; is it running? --events FILE looks into its log instead"},
+		{"explain --events events.jsonl github.com", 2, "", "\"github.com\" is no id"},
+		{"explain --client 10.0.0.0/8 github.com", 2, "", "--client \"10.0.0.0/8\" is no address; give that of a runner, such as 10.20.0.7"},
+		{"explain -c two.yaml github.com", 2, "", "which pool asks? say --pool NAME, or --client ADDRESS; pools are one, two"},
+		{"explain -c none.yaml github.com", 2, "", "the configuration has no pool"},
 		{"explain --pool default 0x7f.1", 3, "deny (bad-host)", ""},
 		{"explain --pool default 169.254.169.254", 3, "deny (special-address)", ""},
 		{"explain --client 127.0.0.1 github.com", 0, "pool      default (by 127.0.0.0/8), mode enforce", ""},

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"net/url"
 	"strings"
 	"time"
 
@@ -15,19 +16,32 @@ import (
 
 // An explanation is the way of one decision, for a person or a program.
 type explanation struct {
-	Pool     string `json:"pool"`
-	Source   string `json:"source,omitempty"`
-	Target   string `json:"target"`
-	Mode     string `json:"mode"`
-	Verdict  string `json:"verdict"`
-	Reason   string `json:"reason"`
-	Would    string `json:"would,omitempty"`
-	Rule     string `json:"rule,omitempty"`
-	Where    string `json:"where,omitempty"`
-	TLS      string `json:"tls,omitempty"`
-	Refusal  string `json:"refusal,omitempty"`
-	AllowBy  string `json:"allow_by,omitempty"`
+	Pool     string       `json:"pool"`
+	Source   string       `json:"source,omitempty"`
+	Target   string       `json:"target"`
+	Mode     string       `json:"mode"`
+	Verdict  string       `json:"verdict"`
+	Reason   string       `json:"reason"`
+	Would    string       `json:"would,omitempty"`
+	Rule     string       `json:"rule,omitempty"`
+	Where    string       `json:"where,omitempty"`
+	Expired  string       `json:"expired,omitempty"` // the day at whose 00:00 UTC the rule ended
+	Owner    string       `json:"owner,omitempty"`   // of the rule that ended
+	DNS      *nameVerdict `json:"dns,omitempty"`     // nil where there is no name to ask for
+	TLS      string       `json:"tls,omitempty"`
+	Refusal  string       `json:"refusal,omitempty"`
+	AllowBy  string       `json:"allow_by,omitempty"`
+	fromURL  bool
 	exitCode int
+}
+
+// A nameVerdict is what becomes of a question for the addresses of the host,
+// which knows no port.
+type nameVerdict struct {
+	Verdict string `json:"verdict"`
+	Reason  string `json:"reason"`
+	Would   string `json:"would,omitempty"`
+	Answer  string `json:"answer,omitempty"` // to a refused one: NXDOMAIN or REFUSED
 }
 
 // newExplain tells what would become of a connection, and why.
@@ -36,11 +50,13 @@ func newExplain() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "explain [HOST[:PORT] | ID]",
 		Short: "Say what becomes of a destination, by which rule, and what would allow it",
-		Long: `Say what becomes of a destination: which pool, which rule at file:line, what a
-refusal looks like and which line would allow it. The port is 443 unless given.
+		Long: `Say what becomes of a connection to a destination: which pool, which rule at
+file:line, what a refusal looks like and which line would allow it; and what
+becomes of a DNS question for it. The port is 443 unless given; of a URL, host
+and port are taken.
 An ID, as refusals and alerts show it, is looked up in --events FILE, or in the
-running daemon through the control listener of -c. Exit code 0 if allowed, 3 if
-refused.`,
+running daemon: through --control, or the control listener of -c. Exit code 0 if
+the connection is allowed, 3 if it is refused.`,
 		Example: "  sallyport explain -c sallyport.yaml --pool build registry.corp.example\n  sallyport explain --client 10.20.0.7 github.com:22\n  sallyport explain --events events.jsonl k3v9x2m4p7qa\n  sallyport explain -c sallyport.yaml k3v9x2m4p7qa",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 1 {
@@ -52,9 +68,12 @@ refused.`,
 			if format != "text" && format != "json" {
 				return unknownFormat(format)
 			}
-			id := isEventID(args[0]) && pool == "" && client == ""
-			if id && (events != "" || control != "") {
+			id := allowlists.IsID(args[0]) && pool == "" && client == ""
+			switch asked := events != "" || control != ""; {
+			case id && asked:
 				return explainEvent(cmd.OutOrStdout(), args[0], format, eventSource{events: events, control: control})
+			case asked:
+				return &exitError{exitUsage, fmt.Errorf("--events and --control look an id up, such as k3v9x2m4p7qa, without --pool and --client; %q is no id", args[0])}
 			}
 			file, _, err := loadConfig(config, cmd.ErrOrStderr())
 			if err != nil {
@@ -64,7 +83,10 @@ refused.`,
 				source := eventSource{control: file.Settings.Listen.Control, tokenFile: file.Settings.Admin.TokenFile}
 				return explainEvent(cmd.OutOrStdout(), args[0], format, source)
 			}
-			e, err := explain(file.Policy, pool, client, args[0])
+			if id {
+				return &exitError{exitUsage, fmt.Errorf("%s has the form of an id, and the configuration names no listen.control to ask; add --events FILE (a log) or --control unix:/path (the daemon), or, if it is a host, its port: %[1]s:443", args[0])}
+			}
+			e, err := explain(file, pool, client, args[0])
 			if err != nil {
 				return &exitError{exitUsage, err}
 			}
@@ -88,12 +110,16 @@ refused.`,
 }
 
 // explain decides for a pool, named or found by a client's address.
-func explain(policy *allowlists.Policy, poolName, client, destination string) (*explanation, error) {
-	pool, source, err := choosePool(policy, poolName, client)
+func explain(file *allowlists.File, poolName, client, destination string) (*explanation, error) {
+	pool, source, err := choosePool(file.Policy, poolName, client)
 	if err != nil {
 		return nil, err
 	}
-	e := &explanation{Pool: pool.Name(), Source: source, Target: destination, Mode: "enforce"}
+	destination, fromURL, err := destinationOf(destination)
+	if err != nil {
+		return nil, err
+	}
+	e := &explanation{Pool: pool.Name(), Source: source, Target: destination, Mode: "enforce", fromURL: fromURL}
 	if pool != nil {
 		e.Mode = pool.Spec().Mode.String()
 	}
@@ -110,9 +136,60 @@ func explain(policy *allowlists.Policy, poolName, client, destination string) (*
 	default:
 		e.Target = target.String()
 		d = pool.DecideConn(target.Host, target.Port, time.Now())
+		e.DNS = explainName(pool.DecideName(target.Host, time.Now()), file.Settings.DNS.BlockedReply)
 	}
 	e.fill(d, target)
 	return e, nil
+}
+
+// explainName is the verdict on a question; blocked is the answer that refused
+// ones get.
+func explainName(d allowlists.Decision, blocked string) *nameVerdict {
+	v := &nameVerdict{Verdict: d.Verdict.String(), Reason: d.Reason.String()}
+	switch {
+	case d.Reason == allowlists.AllowedByAudit:
+		v.Would = d.Would.String()
+	case d.Allowed():
+	case d.Reason == allowlists.NoPool:
+		v.Answer = "REFUSED"
+	default:
+		v.Answer = strings.ToUpper(blocked)
+	}
+	return v
+}
+
+// text is the verdict in one line.
+func (v *nameVerdict) text() string {
+	if v == nil {
+		return ""
+	}
+	text := v.Verdict + " (" + v.Reason + ")"
+	if v.Would != "" {
+		text += ", would be " + v.Would
+	}
+	if v.Answer != "" {
+		text += ", answered " + v.Answer
+	}
+	return text
+}
+
+// urlPorts are the schemes of URLs whose host explain takes.
+var urlPorts = map[string]string{"https": "443", "http": "80"}
+
+// destinationOf gives HOST[:PORT] of an argument, which may be a web address
+// that a person copied.
+func destinationOf(text string) (destination string, fromURL bool, err error) {
+	if !strings.ContainsRune(text, '/') {
+		return text, false, nil
+	}
+	u, err := url.Parse(text)
+	if err != nil || urlPorts[u.Scheme] == "" || u.Host == "" {
+		return "", false, fmt.Errorf("explain takes HOST[:PORT], such as git.corp.example:22, not %q", printable(text))
+	}
+	if u.Port() == "" {
+		return strings.TrimSuffix(u.Host, ":") + ":" + urlPorts[u.Scheme], true, nil
+	}
+	return u.Host, true, nil
 }
 
 // bracketed puts the brackets around a bare IPv6 address that a person typed.
@@ -128,11 +205,11 @@ func choosePool(policy *allowlists.Policy, name, client string) (*allowlists.Poo
 	if client != "" {
 		addr, err := netip.ParseAddr(client)
 		if err != nil {
-			return nil, "", fmt.Errorf("--client: %w", err)
+			return nil, "", fmt.Errorf("--client %q is no address; give that of a runner, such as 10.20.0.7", printable(client))
 		}
 		_, pool := policy.Subject(addr, "", "")
 		source := policy.SourceOf(addr)
-		if source == "" {
+		if source == "" && pool != nil {
 			source = "default_pool"
 		}
 		return pool, source, nil
@@ -147,7 +224,14 @@ func choosePool(policy *allowlists.Policy, name, client string) (*allowlists.Poo
 	if pool := policy.Pool(name); pool != nil {
 		return pool, "", nil
 	}
-	return nil, "", fmt.Errorf("--pool %q is no pool; pools are %s", name, strings.Join(names, ", "))
+	switch {
+	case len(names) == 0:
+		return nil, "", errors.New("the configuration has no pool, so that every client is refused")
+	case name == "":
+		return nil, "", fmt.Errorf("which pool asks? say --pool NAME, or --client ADDRESS; pools are %s", strings.Join(names, ", "))
+	default:
+		return nil, "", fmt.Errorf("--pool %q is no pool; pools are %s", name, strings.Join(names, ", "))
+	}
 }
 
 func (e *explanation) fill(d allowlists.Decision, target allowlists.Target) {
@@ -158,23 +242,44 @@ func (e *explanation) fill(d allowlists.Decision, target allowlists.Target) {
 	if d.Rule != nil {
 		e.Rule, e.Where = d.Rule.Text, d.Rule.Where()
 	}
+	if d.Cause() == allowlists.ExpiredRule && d.Rule != nil {
+		e.Expired, e.Owner = d.Rule.Expires.Format(time.DateOnly), d.Rule.Owner
+	}
 	if d.Allowed() {
 		e.TLS = tlsText(d.Rule, target.Port)
 		return
 	}
 	e.exitCode = exitDenied
 	if status := d.Reason.Status(); status != 0 && e.Refusal == "" {
-		e.Refusal = fmt.Sprintf("HTTP %d (%s), DNS refused", status, d.Reason)
+		e.Refusal = fmt.Sprintf("HTTP %d (%s)", status, d.Reason)
 	}
 	switch d.Reason {
-	case allowlists.NotInAllowlist, allowlists.PortNotAllowed, allowlists.ExpiredRule, allowlists.ResolverBypass:
+	case allowlists.NotInAllowlist, allowlists.PortNotAllowed, allowlists.ResolverBypass:
 		if !target.Host.IsZero() {
 			e.AllowBy = allowlists.AllowLine(target.Host, target.Port)
 			break
 		}
 		e.AllowBy = fmt.Sprintf("- {cidr: %s, ports: [%d]}", netip.PrefixFrom(target.Addr, target.Addr.BitLen()), target.Port)
 	case allowlists.AddressLiteral, allowlists.SpecialAddress:
+		if addr := target.Addr.Unmap(); addr.IsUnspecified() || addr.IsMulticast() || addr == broadcast {
+			break // nothing opens these
+		}
 		e.AllowBy = fmt.Sprintf("- {cidr: %s, ports: [%d]}", netip.PrefixFrom(target.Addr, target.Addr.BitLen()), target.Port)
+	}
+}
+
+// broadcast is the limited broadcast address (RFC 919 section 7).
+var broadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})
+
+// expiredText says until when a rule held, and whom to ask.
+func (e *explanation) expiredText() string {
+	switch {
+	case e.Expired == "":
+		return ""
+	case e.Owner == "":
+		return e.Expired + " at 00:00 UTC; ask who wrote the rule for a later day"
+	default:
+		return e.Expired + " at 00:00 UTC; ask its owner, " + printable(e.Owner) + ", for a later day"
 	}
 }
 
@@ -208,11 +313,17 @@ func (e *explanation) print(w io.Writer, format string) error {
 	if e.Source != "" {
 		pool += " (by " + e.Source + ")"
 	}
-	line("target", printable(e.Target))
+	target := printable(e.Target)
+	if e.fromURL {
+		target += " (of the URL)"
+	}
+	line("target", target)
 	line("pool", pool+", mode "+e.Mode)
 	line("verdict", strings.TrimSpace(e.Verdict+" ("+e.Reason+")"))
 	line("would", e.Would)
 	line("rule", strings.TrimSpace(e.Rule+" "+atPlace(e.Where)))
+	line("expired", e.expiredText())
+	line("dns", e.DNS.text())
 	line("tls", e.TLS)
 	line("refusal", e.Refusal)
 	line("allow by", e.AllowBy)

@@ -20,15 +20,6 @@ import (
 // longer than 16 KiB.
 const maxEventLine = 1 << 20
 
-// eventIDLength is the length of an event's id.
-const eventIDLength = 12
-
-// isEventID reports whether an argument of explain is an id rather than a host:
-// no host name is a single label of that very form in a log.
-func isEventID(text string) bool {
-	return len(text) == eventIDLength && strings.Trim(text, "abcdefghijkmnpqrstuvwxyz23456789") == ""
-}
-
 // eventSource is where explain looks an id up: a log, or a running daemon.
 type eventSource struct {
 	events    string // path of a log
@@ -36,9 +27,29 @@ type eventSource struct {
 	tokenFile string // as admin.token_file
 }
 
+// check says what is wrong with where to look an id up.
+func (s eventSource) check() error {
+	if s.events != "" {
+		return nil
+	}
+	if _, ok := strings.CutPrefix(s.control, "unix:"); ok {
+		return nil
+	}
+	if strings.ContainsRune(s.control, '/') {
+		return fmt.Errorf("--control %s: write unix:%s for a socket", s.control, s.control)
+	}
+	if _, _, err := net.SplitHostPort(s.control); err != nil {
+		return fmt.Errorf("--control %s: write unix:/path, or an address such as 127.0.0.1:9181", s.control)
+	}
+	return nil
+}
+
 // explainEvent prints every line that an id has. The error has exit code 3 if
 // it was a refusal.
 func explainEvent(w io.Writer, id, format string, source eventSource) error {
+	if err := source.check(); err != nil {
+		return &exitError{exitUsage, err}
+	}
 	var lines [][]byte
 	var err error
 	if source.events != "" {
@@ -212,13 +223,15 @@ func (s eventSource) askDaemon(id string) ([][]byte, error) {
 		if errors.As(err, &withURL) {
 			err = withURL.Err
 		}
-		return nil, fmt.Errorf("asking the daemon at %s: %w", s.control, err)
+		return nil, fmt.Errorf("asking the daemon at %s: %w; is it running? --events FILE looks into its log instead", s.control, err)
 	}
 	defer resp.Body.Close()
 	switch resp.StatusCode {
 	case http.StatusOK:
 	case http.StatusNotFound:
 		return nil, nil
+	case http.StatusUnauthorized:
+		return nil, fmt.Errorf("the daemon at %s wants the token of its admin.token_file; name its configuration by -c instead of --control", s.control)
 	default:
 		return nil, fmt.Errorf("asking the daemon at %s: %s", s.control, resp.Status)
 	}
