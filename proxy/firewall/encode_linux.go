@@ -396,6 +396,10 @@ func (e *encoder) matchState(p part) bool {
 		e.needProto(protoTCP)
 		e.load(expr.PayloadBaseTransportHeader, 13, 1)
 		e.bits([]byte{0x17}, false, []byte{0x02})
+	case matchPushed:
+		e.needProto(protoTCP)
+		e.load(expr.PayloadBaseTransportHeader, 13, 1)
+		e.bits([]byte{0x0f}, false, []byte{0x08})
 	default:
 		return false
 	}

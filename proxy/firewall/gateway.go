@@ -39,6 +39,8 @@ func (p *Plan) gateway() table {
 		g.t.chains = append(g.t.chains, chain{name: numbered("take", n), rules: g.redirects(way)}, chain{name: numbered("in", n), rules: g.in(n, way)})
 		for _, match := range g.matches(n) {
 			comment := "pool " + printable(way.Pool)
+			// A redirect would end it, too, but unseen: with our listener's reset.
+			asked.rules = append(asked.rules, a("of a connection from before, or of none", and(match, matchLocal{not: true}, matchPushed{}, matchState{stateNew}, goTo{chainRefuse})...))
 			asked.rules = append(asked.rules, p.asked(match...)...)
 			redirect.rules = append(redirect.rules, a(comment, and(match, goTo{numbered("take", n)})...))
 			in.rules = append(in.rules, a(comment, and(match, goTo{numbered("in", n)})...))

@@ -132,6 +132,9 @@ type (
 	matchMark struct{}
 	// matchOpening is the first packet of TCP: SYN alone.
 	matchOpening struct{}
+	// matchPushed is a TCP segment that carries data, and is none of those with
+	// which a connection begins or ends.
+	matchPushed struct{}
 	// matchUser is a packet of a socket, and of its user; what the kernel itself
 	// sends, and what closed sockets leave behind, never match, not even with not.
 	matchUser struct {

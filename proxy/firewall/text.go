@@ -186,6 +186,7 @@ func (m matchState) text() string {
 }
 func (matchMark) text() string    { return fmt.Sprintf("ct mark 0x%08x", ownMark) }
 func (matchOpening) text() string { return "tcp flags & (fin | syn | rst | ack) == syn" }
+func (matchPushed) text() string  { return "tcp flags & (fin | syn | rst | psh) == psh" }
 func (m matchUser) text() string  { return fmt.Sprintf("meta skuid %s%d", equals(m.not), m.uid) }
 func (m matchCgroup) text() string {
 	return fmt.Sprintf("socket cgroupv2 level %d %q", m.cgroup.Level, m.cgroup.Path)
