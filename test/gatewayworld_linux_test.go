@@ -80,6 +80,9 @@ func newGatewayWorld(t *testing.T, runners ...string) *gatewayWorld {
 	w := &gatewayWorld{t: t, runners: map[string]*runner{}, sites: map[string]*site{}, ca: newCA(t)}
 	w.gateway, w.internet, w.attacker = newSpace(t, "gateway"), newSpace(t, "internet"), newSpace(t, "attacker")
 	w.gateway.forwards()
+	// Redirects to neighbours count among the errors that a client may be told.
+	w.gateway.sysctl("net/ipv4/conf/all/send_redirects", "0")
+	w.gateway.sysctl("net/ipv4/conf/default/send_redirects", "0")
 	w.internet.forwards()
 	wire(w.gateway, "uplink", w.internet, "customers")
 	w.gateway.address("uplink", uplink4+"/30", uplink6+"/64")

@@ -151,7 +151,7 @@ func (s *space) dialWithOptions(t *testing.T, option int, to netip.AddrPort) (fd
 		if fd, err = unix.Socket(unix.AF_INET6, unix.SOCK_STREAM, 0); err != nil {
 			return
 		}
-		timeout := unix.NsecToTimeval(int64(patience))
+		timeout := unix.NsecToTimeval(int64(s.patient))
 		_ = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &timeout)
 		_ = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &timeout)
 		if err = unix.SetsockoptString(fd, unix.IPPROTO_IPV6, option, string(optionsHeader(0))); err == nil {

@@ -19,9 +19,10 @@ import (
 // A space is a network namespace. Sockets that are made within do stay there,
 // whichever goroutine uses them later.
 type space struct {
-	t    *testing.T
-	name string
-	at   *os.File
+	t       *testing.T
+	name    string
+	at      *os.File
+	patient time.Duration // of its connections
 }
 
 // lastSpace numbers namespaces, as two tests may have one of the same kind.
@@ -33,7 +34,7 @@ func newSpace(t *testing.T, kind string) *space {
 	t.Helper()
 	needRoot(t)
 	needProgram(t, "ip", "bridge")
-	s := &space{t: t, name: fmt.Sprintf("sp%d-%d%s", os.Getpid()%10000, lastSpace.Add(1), kind)}
+	s := &space{t: t, name: fmt.Sprintf("sp%d-%d%s", os.Getpid()%10000, lastSpace.Add(1), kind), patient: patience}
 	s.command("ip", "netns", "add", s.name)
 	var err error
 	t.Cleanup(func() {
@@ -150,11 +151,11 @@ func (s *space) do(f func()) {
 	f()
 }
 
-// dial connects from the namespace, with the tests' patience as deadline. The
+// dial connects from the namespace, with its patience as deadline. The
 // address is literal; from may be "", for any address of ours.
 func (s *space) dial(network, addr, from string) (conn net.Conn, err error) {
 	s.t.Helper()
-	dialer := net.Dialer{Timeout: patience}
+	dialer := net.Dialer{Timeout: s.patient}
 	if from != "" {
 		at := netip.AddrPortFrom(netip.MustParseAddr(from), 0)
 		dialer.LocalAddr = net.TCPAddrFromAddrPort(at)
@@ -164,7 +165,7 @@ func (s *space) dial(network, addr, from string) (conn net.Conn, err error) {
 	}
 	s.do(func() { conn, err = dialer.Dial(network, addr) })
 	if err == nil {
-		err = conn.SetDeadline(time.Now().Add(patience))
+		err = conn.SetDeadline(time.Now().Add(s.patient))
 	}
 	return conn, err
 }
