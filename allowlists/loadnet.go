@@ -83,6 +83,10 @@ func parseControl(l *loader, k *key, n *diag.Node) (any, bool) {
 	if !ok || text == "" {
 		return text, ok
 	}
+	if strings.HasPrefix(text, "/") {
+		l.report.Errorf(n.Place, "%q is a path; write unix:%s for a socket there", short(text), short(text))
+		return nil, false
+	}
 	if path, unix := strings.CutPrefix(text, "unix:"); unix {
 		if !filepath.IsAbs(path) || strings.ContainsRune(path, 0) || len(path) > 100 {
 			l.report.Errorf(n.Place, "%q is no path for a socket; write unix: and an absolute path of at most 100 bytes, such as unix:/run/sallyport/control.sock", short(text))

@@ -46,7 +46,7 @@ func (p *parser) syntaxError(err error) {
 	if star {
 		if at, found := p.find(bareStar); found {
 			p.secret(at.Pos.Line)
-			p.report.Errorf(at, "a value that begins with * is an alias in YAML; quote it: \"*.example.com\"")
+			p.report.Errorf(at, "a value that begins with * is an alias in YAML; quote it: \"*.example.com\"; other problems are looked for after that")
 			return
 		}
 	}

@@ -20,7 +20,7 @@ func newCheck() *cobra.Command {
 		Long: `Check a configuration and print every error and warning with its place. Exit
 code 0 if it can be used, 1 with --strict if there are warnings, 2 if there are errors.`,
 		Example: "  sallyport check -c sallyport.yaml\n  sallyport check --strict -c /etc/sallyport\n  sallyport check --defaults",
-		Args:    cobra.NoArgs,
+		Args:    configByFlag,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			out := cmd.OutOrStdout()
 			if defaults {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"net"
@@ -61,6 +62,9 @@ func newDaemon(options runOptions, log zerolog.Logger) (*daemon, error) {
 	file, digest, err := d.loadConfig(options.config)
 	if err != nil {
 		return nil, err
+	}
+	if options.pprof && file.Settings.Listen.Control == "" {
+		return nil, &exitError{exitUsage, errors.New("--pprof serves on the control listener, and there is none; set listen.control, such as unix:/run/sallyport/control.sock")}
 	}
 	d.file, d.settings = file, file.Settings
 	d.sources.Store(&digest)

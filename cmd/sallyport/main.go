@@ -11,6 +11,7 @@ import (
 	"log" //nolint:depguard // to silence it
 	"os"
 	"runtime"
+	"strings"
 
 	"github.com/spf13/cobra"
 )
@@ -83,9 +84,41 @@ alerts people when a job tries anything else.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
+	root.Version = version // for --version
+	root.SetVersionTemplate(versionText())
 	root.AddCommand(newRun(), newCheck(), newExplain(), newPresets(), newFirewall(), newEnv(), newWaitReady(), newHealthcheck(), newVersion(), newProbe())
 	addExamples(root)
+	wantSubcommands(root)
 	return root
+}
+
+// wantSubcommands makes a command that only groups others refuse a word that is
+// none of them, instead of showing its help as if all were well.
+func wantSubcommands(root *cobra.Command) {
+	for _, cmd := range root.Commands() {
+		if !cmd.HasSubCommands() || cmd.Runnable() {
+			continue
+		}
+		cmd.Args = cobra.ArbitraryArgs
+		cmd.RunE = func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return cmd.Help()
+			}
+			var names []string
+			for _, sub := range cmd.Commands() {
+				names = append(names, sub.Name())
+			}
+			return fmt.Errorf("%s has no %q, only %s", cmd.CommandPath(), printable(args[0]), strings.Join(names, ", "))
+		}
+	}
+}
+
+// configByFlag takes no argument, and tells who gives the configuration as one.
+func configByFlag(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	return fmt.Errorf("%s takes no argument; for a configuration write %[1]s -c %s", cmd.CommandPath(), printable(args[0]))
 }
 
 // addExamples completes the commands that cobra brings: every --help has one.
@@ -117,7 +150,7 @@ func newVersion() *cobra.Command {
 			out := cmd.OutOrStdout()
 			switch format {
 			case "text":
-				_, err := fmt.Fprintf(out, "sallyport %s (%s)\n", version, runtime.Version())
+				_, err := io.WriteString(out, versionText())
 				return err
 			case "json":
 				return printJSON(out, map[string]string{"version": version, "go": runtime.Version()})
@@ -129,6 +162,9 @@ func newVersion() *cobra.Command {
 	cmd.Flags().StringVar(&format, "format", "text", "text or json")
 	return cmd
 }
+
+// versionText is what version and --version print.
+func versionText() string { return fmt.Sprintf("sallyport %s (%s)\n", version, runtime.Version()) }
 
 // unknownFormat is the error of a --format that is neither text nor json.
 func unknownFormat(format string) error {

@@ -26,7 +26,7 @@ func newRun() *cobra.Command {
 loopback clients as pool "default". SIGHUP, or a change of the configuration,
 reloads it; an invalid one changes nothing.`,
 		Example: "  sallyport run\n  sallyport run -c /etc/sallyport/sallyport.yaml",
-		Args:    cobra.NoArgs,
+		Args:    configByFlag,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			// -c "$CONF" with CONF unset must not serve what nobody chose.
 			if cmd.Flags().Changed("config") && options.config == "" {

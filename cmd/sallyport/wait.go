@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -29,6 +30,9 @@ func newWaitReady() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
 			defer cancel()
+			if err := checkAdmin(admin); err != nil {
+				return err
+			}
 			standAs(uid)
 			return waitReady(ctx, admin)
 		},
@@ -73,6 +77,9 @@ func newHealthcheck() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, cancel := context.WithTimeout(cmd.Context(), 3*time.Second)
 			defer cancel()
+			if err := checkAdmin(admin); err != nil {
+				return err
+			}
 			standAs(uid)
 			if err := probe(ctx, admin, "/healthz"); err != nil {
 				return &exitError{exitFailed, fmt.Errorf("asking %s: %w; is the daemon running, and is this its listen.admin?", admin, err)}
@@ -83,6 +90,21 @@ func newHealthcheck() *cobra.Command {
 	cmd.Flags().StringVar(&admin, "admin", "127.0.0.1:9180", "the daemon's admin listener")
 	addStandAs(cmd, &uid)
 	return cmd
+}
+
+// checkAdmin holds --admin against HOST:PORT; the error is an exitError with
+// code 2.
+func checkAdmin(admin string) error {
+	bare := strings.TrimSuffix(strings.TrimPrefix(strings.TrimPrefix(admin, "https://"), "http://"), "/")
+	_, _, err := net.SplitHostPort(bare)
+	switch {
+	case err != nil || strings.ContainsRune(bare, '/'):
+		return &exitError{exitUsage, fmt.Errorf("--admin %s: write HOST:PORT, such as 127.0.0.1:9180", printable(admin))}
+	case bare != admin:
+		return &exitError{exitUsage, fmt.Errorf("--admin %s: write it without a scheme: %s", printable(admin), printable(bare))}
+	default:
+		return nil
+	}
 }
 
 func addStandAs(cmd *cobra.Command, uid *uint32) {
