@@ -6,6 +6,7 @@ SHELL       := /bin/bash
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS  := -s -w -X main.version=$(VERSION)
 FUZZTIME ?= 60s
+SOAK     ?= 60s
 IMAGE    ?= sallyport:dev
 TOOLS    := -modfile=.ci/tools/go.mod
 
@@ -18,7 +19,7 @@ RUN_IMAGE   ?=
 # (it could not in a clone that belongs to another user).
 export GOFLAGS := -buildvcs=false $(GOFLAGS)
 
-.PHONY: help build run test lint fuzz bench image clean
+.PHONY: help build run test soak lint fuzz bench image clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -32,6 +33,10 @@ run: build ## build, and serve with the embedded configuration
 test: ## run every test with the race detector; as root, install what they need first
 	@.ci/prepare
 	go test -race -timeout 20m ./...
+
+soak: ## press on a gateway with 200 runners of three pools for SOAK (60s), as root
+	@.ci/prepare
+	SALLYPORT_SOAK=$(SOAK) go test -race -timeout 20m -run '^TestGatewayLoad$$' -v ./test
 
 lint: ## gofmt, golangci-lint, and known vulnerabilities where their database can be had
 	@unformatted=$$(gofmt -l .); [ -z "$$unformatted" ] || { echo "gofmt would change:"; echo "$$unformatted"; exit 1; }
