@@ -10,7 +10,6 @@ import (
 	"net/netip"
 	"strings"
 	"sync/atomic"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -250,27 +249,4 @@ func addrTexts(addrs []netip.AddrPort) []string {
 		texts[i] = addr.String()
 	}
 	return texts
-}
-
-// status is the body of /api/v1/status.
-func (d *daemon) status() map[string]any {
-	policy := d.policy.Load()
-	pools := make([]map[string]any, 0, len(policy.Pools()))
-	for _, pool := range policy.Pools() {
-		spec := pool.Spec()
-		pools = append(pools, map[string]any{
-			"name": spec.Name, "mode": spec.Mode.String(), "sources": spec.Sources, "presets": spec.Presets,
-			"rules": len(spec.Allow), "deny": len(spec.Deny), "quiet": len(spec.Quiet),
-		})
-	}
-	return map[string]any{
-		"version": version, "policy": policy.Generation(), "pools": pools,
-		"upstreams": d.dns.Upstreams(),
-		"listen": map[string]any{
-			"proxy": addrTexts(d.proxy.ListenerAddrs(false)), "transparent": addrTexts(d.proxy.ListenerAddrs(true)),
-			"dns": addrTexts(d.dns.Addrs()),
-		},
-		"enforced": d.enforcementStatus(), "privileges": d.privileges,
-		"time": time.Now().UTC().Format(time.RFC3339),
-	}
 }
