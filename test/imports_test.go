@@ -31,17 +31,20 @@ var rooms = map[string][]string{
 
 // libraries keeps each library at its one edge.
 var libraries = map[string][]string{
-	"github.com/elazarl/goproxy":      {"sallyport/proxy"},
-	"github.com/google/nftables/expr": {"sallyport/proxy/firewall"},
-	"github.com/miekg/dns":            {"sallyport/dnsfilter", "sallyport/dnsfilter/dnstest"},
-	"gopkg.in/yaml.v3":                {"sallyport/allowlists/diag"},
-	"go.etcd.io/bbolt":                {"sallyport/alerting"},
-	"github.com/spf13/cobra":          {"sallyport/cmd/sallyport"},
-	"github.com/fsnotify/fsnotify":    {"sallyport/cmd/sallyport"},
-	"golang.org/x/net/publicsuffix":   {"sallyport/allowlists", "sallyport/alerting"},
-	"net/http/pprof":                  {"sallyport/cmd/sallyport"},
-	"expvar":                          {},
-	"github.com/rs/zerolog/log":       {},
+	"github.com/elazarl/goproxy":                              {"sallyport/proxy"},
+	"github.com/google/nftables/expr":                         {"sallyport/proxy/firewall"},
+	"github.com/miekg/dns":                                    {"sallyport/dnsfilter", "sallyport/dnsfilter/dnstest"},
+	"gopkg.in/yaml.v3":                                        {"sallyport/allowlists/diag"},
+	"go.etcd.io/bbolt":                                        {"sallyport/alerting"},
+	"github.com/spf13/cobra":                                  {"sallyport/cmd/sallyport"},
+	"github.com/fsnotify/fsnotify":                            {"sallyport/cmd/sallyport"},
+	"github.com/elastic/go-seccomp-bpf":                       {"sallyport/cmd/sallyport"},
+	"github.com/landlock-lsm/go-landlock/landlock":            {"sallyport/cmd/sallyport"},
+	"kernel.org/pub/linux/libs/security/libcap/cap":           {"sallyport/cmd/sallyport"},
+	"golang.org/x/net/publicsuffix":                           {"sallyport/allowlists", "sallyport/alerting"},
+	"net/http/pprof":                                          {"sallyport/cmd/sallyport"},
+	"expvar":                                                  {},
+	"github.com/rs/zerolog/log":                               {},
 	"github.com/prometheus/client_golang/prometheus/promauto": {},
 }
 

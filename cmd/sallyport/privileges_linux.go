@@ -8,8 +8,6 @@ import (
 	"slices"
 	"strings"
 
-	seccomp "github.com/elastic/go-seccomp-bpf"
-	"github.com/elastic/go-seccomp-bpf/arch"
 	"github.com/landlock-lsm/go-landlock/landlock"
 	landlocksys "github.com/landlock-lsm/go-landlock/landlock/syscall"
 	"golang.org/x/sys/unix"
@@ -39,10 +37,23 @@ func (d *daemon) becomeUser() error {
 	if err := holdOnly(have, cap.NET_ADMIN, cap.NET_BIND_SERVICE); err != nil {
 		return err
 	}
+	d.warnOfRotation()
 	// The change of user made /proc/self root's, where our own metrics are read.
 	// Nobody but us is this user.
 	_, err := cap.Prctlw(unix.PR_SET_DUMPABLE, 1, 0, 0, 0, 0)
 	return err
+}
+
+// warnOfRotation says before the first rotation what would fail then.
+func (d *daemon) warnOfRotation() {
+	if d.settings.Log.Events == "stdout" {
+		return
+	}
+	dir := filepath.Dir(d.settings.Log.Events)
+	if err := unix.Access(dir, unix.W_OK); err != nil {
+		d.log.Warn().Str("dir", dir).Uint32("uid", d.options.uid).
+			Msg("this directory is not writable for our user: once the event log is rotated away, it cannot be opened again; give the directory to that user, or rotate by copying")
+	}
 }
 
 // handOver gives the user what the configuration has us write, where it is
@@ -92,7 +103,15 @@ func (d *daemon) dropPrivileges() error {
 			d.privileges.Capabilities = append(d.privileges.Capabilities, strings.ToUpper(v.String()))
 		}
 	}
-	return errors.Join(d.restrictFiles(), d.restrictCalls())
+	if err := errors.Join(d.restrictFiles(), d.restrictCalls()); err != nil {
+		return err
+	}
+	for name, has := range map[string]string{"Landlock": d.privileges.Landlock, "seccomp": d.privileges.Seccomp} {
+		if has == "none" {
+			d.log.Warn().Msg("this kernel has no " + name + ", which would take away what our user may still do")
+		}
+	}
+	return nil
 }
 
 // holdOnly keeps, of what have permits, the given capabilities, in force at
@@ -157,39 +176,4 @@ func (d *daemon) writtenDirs() []string {
 		dirs = append(dirs, filepath.Dir(path))
 	}
 	return dirs
-}
-
-// refusedCalls are system calls that serving never makes and that an attacker
-// inside us would like: other programs, other processes, other namespaces, the
-// kernel itself. Each fails with EPERM.
-var refusedCalls = []string{
-	"execve", "execveat", "ptrace", "process_vm_readv", "process_vm_writev", "kcmp", "pidfd_getfd",
-	"mount", "umount2", "pivot_root", "chroot", "unshare", "setns", "open_tree", "move_mount", "fsopen", "fsmount",
-	"bpf", "perf_event_open", "userfaultfd", "io_uring_setup", "keyctl", "add_key", "request_key",
-	"init_module", "finit_module", "delete_module", "kexec_load", "kexec_file_load", "reboot", "swapon", "swapoff",
-	"setuid", "setgid", "setreuid", "setregid", "setresuid", "setresgid", "setgroups", "quotactl", "acct", "syslog", "personality",
-}
-
-// restrictCalls refuses those calls on every thread, where the kernel has seccomp.
-func (d *daemon) restrictCalls() error {
-	if !seccomp.Supported() {
-		return nil
-	}
-	machine, err := arch.GetInfo("")
-	if err != nil {
-		return fmt.Errorf("refusing system calls by seccomp: %w", err)
-	}
-	known := slices.DeleteFunc(slices.Clone(refusedCalls), func(name string) bool {
-		_, here := machine.SyscallNames[name]
-		return !here
-	})
-	filter := seccomp.Filter{NoNewPrivs: true, Flag: seccomp.FilterFlagTSync, Policy: seccomp.Policy{
-		DefaultAction: seccomp.ActionAllow,
-		Syscalls:      []seccomp.SyscallGroup{{Action: seccomp.ActionErrno, Names: known}},
-	}}
-	if err := seccomp.LoadFilter(filter); err != nil {
-		return fmt.Errorf("refusing system calls by seccomp: %w", err)
-	}
-	d.privileges.Seccomp = "filter"
-	return nil
 }
