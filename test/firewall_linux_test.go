@@ -76,8 +76,8 @@ func TestFirewallCommands(t *testing.T) {
 				}
 				apply()
 			}
-			print := command(t, ".", "firewall", "print", "--mode", mode, "-c", file)
-			if err := os.WriteFile(file+".nft", []byte(print.stdout), 0o644); err != nil {
+			printed := command(t, ".", "firewall", "print", "--mode", mode, "-c", file)
+			if err := os.WriteFile(file+".nft", []byte(printed.stdout), 0o644); err != nil {
 				t.Fatal(err)
 			}
 			if r := commandIn(t, ".", nil, "nft", "-f", file+".nft"); r.code != 0 {

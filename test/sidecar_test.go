@@ -62,6 +62,7 @@ func TestSidecarContainers(t *testing.T) {
 			"the control listener":               "curl -s -m 3 http://127.0.0.1:9181/api/v1/status",
 			"our transparent port itself":        "curl -sk -m 3 https://127.0.0.1:3129/",
 		})
+		s.checkSetUserID()
 		s.checkNested()
 		s.checkQuiet()
 	})
@@ -175,6 +176,20 @@ func (s *sidecar) checkTricks(tricks map[string]string) {
 		if err == nil {
 			s.t.Errorf("%s works: %s", what, out)
 		}
+	}
+}
+
+// checkSetUserID makes a file that runs as the gate's user, which takes no
+// SETUID but CHOWN and FSETID, and runs it.
+func (s *sidecar) checkSetUserID() {
+	s.t.Helper()
+	const b = "busybox "
+	lay := b + "cp /bin/standin /suid && " + b + "chown 65532 /suid && " + b + "chmod 4755 /suid && " + b + "ls -l /suid"
+	if out, err := s.exec("job", "busybox", "sh", "-c", lay); err != nil || !strings.Contains(out, "rws") {
+		s.t.Fatalf("making a set-user-id file: %v %s", err, out)
+	}
+	if out, err := s.job("/suid udp EVIL:4433"); err == nil {
+		s.t.Errorf("a set-user-id file of the gate's user works: %s", out)
 	}
 }
 

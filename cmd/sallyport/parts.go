@@ -99,8 +99,12 @@ func (d *daemon) clientOf(addr netip.Addr) netip.Addr {
 // loopback is the client of a sidecar.
 var loopback = netip.AddrFrom4([4]byte{127, 0, 0, 1})
 
-// sidecarPool is the pool of the job beside a sidecar; nil if none has it.
-func sidecarPool(policy *allowlists.Policy) *allowlists.Pool {
-	_, pool := policy.Subject(loopback, "", "")
-	return pool
+// warnOfNoJob says that a sidecar will refuse everything, as no pool has the job.
+func (d *daemon) warnOfNoJob() {
+	if d.placement != firewall.Sidecar {
+		return
+	}
+	if _, pool := d.policy.Load().Subject(loopback, "", ""); pool == nil {
+		d.log.Warn().Msg("no pool has 127.0.0.1, which is what every job beside a sidecar is known by: everything will be refused; name its pool in default_pool")
+	}
 }

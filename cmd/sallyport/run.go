@@ -71,6 +71,7 @@ func serve(ctx context.Context, options runOptions) error {
 		d.close()
 		return &exitError{exitFailed, err}
 	}
+	d.warnOfNoJob()
 	if options.config == "" {
 		d.greet(options.stderr)
 	}

@@ -120,7 +120,7 @@ func (h *helper) number() int {
 // answer gives a number for every line that is asked.
 func answer(n func() int64) {
 	for in := bufio.NewScanner(os.Stdin); in.Scan(); {
-		fmt.Println(n())
+		fmt.Fprintln(os.Stdout, n())
 	}
 }
 
@@ -192,7 +192,7 @@ func countFrames(words []string) error {
 			count.Add(1)
 		}
 	}()
-	fmt.Println("counting")
+	fmt.Fprintln(os.Stdout, "counting")
 	answer(count.Load)
 	return nil
 }
@@ -225,7 +225,7 @@ func applyForever([]string) error {
 		if err := firewall.Apply(variant(n)); err != nil {
 			return err
 		}
-		fmt.Println(n)
+		fmt.Fprintln(os.Stdout, n)
 	}
 }
 
