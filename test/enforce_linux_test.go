@@ -95,6 +95,12 @@ func TestEnforcementIsMeasured(t *testing.T) {
 				t.Errorf("status of what is in place: %v %s", err, out)
 			}
 
+			// As a user who may not read the tables: the daemon is asked.
+			asked := []string{"setpriv", "--reuid", "65532", "--regid", "65532", "--clear-groups", binary, "firewall", "status", "--mode", row.mode, "-c", d.path("sallyport.yaml")}
+			if out, err := run(asked...); err != nil || !strings.Contains(out, "measured by the daemon, by "+row.by) {
+				t.Errorf("status by the daemon of what is in place: %v %s", err, out)
+			}
+
 			spoilt := time.Now()
 			must("nft", "flush", "chain", "inet", "sallyport", "take")
 			state("the firewall not in place", "not-in-place", spoilt)
@@ -108,6 +114,9 @@ func TestEnforcementIsMeasured(t *testing.T) {
 			gauge("0")
 			if out, err := run(binary, "firewall", "status", "--mode", row.mode, "-c", d.path("sallyport.yaml")); err == nil || !strings.Contains(out, "take") {
 				t.Errorf("status of what is spoilt: %v %s", err, out)
+			}
+			if out, err := run(asked...); err == nil || !strings.Contains(out, "not in place") {
+				t.Errorf("status by the daemon of what is spoilt: %v %s", err, out)
 			}
 			back := time.Now()
 			apply()

@@ -3,17 +3,13 @@ package main
 import (
 	"bufio"
 	"bytes"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net"
-	"net/http"
-	"net/url"
 	"os"
 	"strings"
-	"time"
 )
 
 // maxEventLine bounds a line of an event log, in bytes; the daemon writes none
@@ -192,52 +188,15 @@ func linesOf(id, path string) ([][]byte, error) {
 	return found, scanner.Err()
 }
 
-// askDaemon asks the control listener: a socket, or TCP with its token.
+// askDaemon asks the control listener for the decision; nothing if it has none.
 func (s eventSource) askDaemon(id string) ([][]byte, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-	defer cancel()
-	network, address := "tcp", s.control
-	if path, ok := strings.CutPrefix(s.control, "unix:"); ok {
-		network, address = "unix", path
-	}
-	client := &http.Client{Transport: &http.Transport{
-		DisableKeepAlives: true,
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return (&net.Dialer{}).DialContext(ctx, network, address)
-		},
-	}}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://localhost/api/v1/decisions/"+id, nil)
-	if err != nil {
-		return nil, err
-	}
-	if s.tokenFile != "" {
-		token, err := os.ReadFile(s.tokenFile)
-		if err != nil {
-			return nil, err
-		}
-		req.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(token)))
-	}
-	resp, err := client.Do(req)
-	if err != nil {
-		var withURL *url.Error
-		if errors.As(err, &withURL) {
-			err = withURL.Err
-		}
-		return nil, fmt.Errorf("asking the daemon at %s: %w; is it running? --events FILE looks into its log instead", s.control, err)
-	}
-	defer resp.Body.Close()
-	switch resp.StatusCode {
-	case http.StatusOK:
-	case http.StatusNotFound:
-		return nil, nil
-	case http.StatusUnauthorized:
-		return nil, fmt.Errorf("the daemon at %s wants the token of its admin.token_file; name its configuration by -c instead of --control", s.control)
-	default:
-		return nil, fmt.Errorf("asking the daemon at %s: %s", s.control, resp.Status)
-	}
 	var lines []json.RawMessage
-	if err := json.NewDecoder(io.LimitReader(resp.Body, maxEventLine)).Decode(&lines); err != nil {
-		return nil, fmt.Errorf("reading the daemon's answer: %w", err)
+	err := controlClient{s.control, s.tokenFile}.get("/api/v1/decisions/"+id, &lines)
+	switch {
+	case errors.Is(err, errNotFound):
+		return nil, nil
+	case err != nil:
+		return nil, fmt.Errorf("%w; --events FILE looks into its log instead", err)
 	}
 	found := make([][]byte, len(lines))
 	for i, line := range lines {

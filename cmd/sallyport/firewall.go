@@ -71,6 +71,7 @@ func (d *daemon) firewallPlan() (*firewall.Plan, error) {
 type firewallOptions struct {
 	enforcementFlags
 	mode, config, format string
+	control              string // of a daemon to ask, where the tables cannot be read
 }
 
 // newFirewall is the group of commands on the kernel's tables.
@@ -195,9 +196,10 @@ func newFirewallRemove() *cobra.Command {
 type tableState struct {
 	Mode    firewall.Mode `json:"mode"`
 	State   string        `json:"state"` // in-place, not-in-place, unknown
-	By      string        `json:"by"`    // how it was measured: table, none
+	By      string        `json:"by"`    // how it was measured: table; by the daemon: table, probe; or none
 	Faults  []string      `json:"faults"`
 	Unknown string        `json:"unknown,omitempty"` // why nothing could be measured
+	Daemon  bool          `json:"daemon"`            // the daemon measured, not this command
 }
 
 // The states.
@@ -228,8 +230,10 @@ func newFirewallStatus() *cobra.Command {
 		Use:   "status",
 		Short: "Say whether the kernel holds exactly the tables of the configuration",
 		Long: `Compare the kernel's tables with those of the configuration and say every
-difference. Needs the capability NET_ADMIN. Exit code 0 if they are in place, 1 if
-not or if that cannot be seen, 2 for a faulty configuration or command line.`,
+difference. That takes the capability NET_ADMIN; without it, the daemon is asked what
+it measured, at --control or the configuration's listen.control. The answer says how it
+was measured. Exit code 0 if they are in place, 1 if not or if that cannot be seen, 2
+for a faulty configuration or command line.`,
 		Example: "  sallyport firewall status --mode sidecar -c /etc/sallyport/sallyport.yaml\n" +
 			"  sallyport firewall status --mode gateway -c /etc/sallyport/sallyport.yaml --format json",
 		Args: cobra.NoArgs,
@@ -241,12 +245,41 @@ not or if that cannot be seen, 2 for a faulty configuration or command line.`,
 			if err != nil {
 				return err
 			}
-			return options.report(cmd.OutOrStdout(), stateOf(plan))
+			state := stateOf(plan)
+			if state.State == tableUnknown {
+				options.askDaemon(&state)
+			}
+			return options.report(cmd.OutOrStdout(), state)
 		},
 	}
 	options.add(cmd)
 	cmd.Flags().StringVar(&options.format, "format", "text", "text or json")
+	cmd.Flags().StringVar(&options.control, "control", "", "control listener of a running daemon, as listen.control; by default that of the configuration")
 	return cmd
+}
+
+// askDaemon takes the daemon's measurement where this command may not measure.
+func (o *firewallOptions) askDaemon(s *tableState) {
+	client := controlClient{address: o.control}
+	if file, _, err := loadConfig(o.config, io.Discard); err == nil && client.address == "" {
+		client = controlClient{file.Settings.Listen.Control, file.Settings.Admin.TokenFile}
+	}
+	if client.address == "" {
+		s.Unknown += ", and there is no control listener to ask the daemon at"
+		return
+	}
+	var answer struct {
+		Enforced measurement `json:"enforced"`
+	}
+	if err := client.get("/api/v1/status", &answer); err != nil {
+		s.Unknown += "; " + err.Error()
+		return
+	}
+	m := answer.Enforced
+	s.State, s.By, s.Faults, s.Daemon = m.State, m.By, m.Faults, true
+	if s.Unknown = ""; m.State == tableUnknown {
+		s.Unknown = strings.Join(m.Faults, "; ")
+	}
 }
 
 // report writes a state, and gives its exit code.
@@ -268,6 +301,12 @@ func (o *firewallOptions) report(w io.Writer, s tableState) error {
 }
 
 func (s *tableState) text() string {
+	switch {
+	case s.State == tableInPlace && s.Daemon:
+		return fmt.Sprintf("in place: measured by the daemon, by %s\n", s.By)
+	case s.State == tableUnknown && s.Daemon:
+		return fmt.Sprintf("not known to the daemon: %s\n", s.Unknown)
+	}
 	switch s.State {
 	case tableInPlace:
 		return fmt.Sprintf("in place: the kernel's tables are those of this %s\n", s.Mode)

@@ -1,0 +1,75 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+)
+
+// A controlClient asks a running daemon at its control listener: a socket, or
+// TCP with its token.
+type controlClient struct {
+	address   string // as listen.control
+	tokenFile string // as admin.token_file; "" sends no token
+}
+
+// errNotFound is the answer that the daemon has no such thing.
+var errNotFound = errors.New("the daemon has no such thing")
+
+// get asks for a path and decodes the JSON answer. The error is errNotFound, or
+// says in its own words who was asked and what is wrong.
+func (c controlClient) get(path string, into any) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	network, address := "tcp", c.address
+	if socket, ok := strings.CutPrefix(c.address, "unix:"); ok {
+		network, address = "unix", socket
+	}
+	client := &http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, network, address)
+		},
+	}}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://localhost"+path, nil)
+	if err != nil {
+		return err
+	}
+	if c.tokenFile != "" {
+		token, err := os.ReadFile(c.tokenFile)
+		if err != nil {
+			return err
+		}
+		req.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(token)))
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		var withURL *url.Error
+		if errors.As(err, &withURL) {
+			err = withURL.Err
+		}
+		return fmt.Errorf("asking the daemon at %s: %w; is it running?", c.address, err)
+	}
+	defer resp.Body.Close()
+	switch resp.StatusCode {
+	case http.StatusOK:
+	case http.StatusNotFound:
+		return errNotFound
+	case http.StatusUnauthorized:
+		return fmt.Errorf("the daemon at %s wants the token of its admin.token_file; name its configuration by -c instead of --control", c.address)
+	default:
+		return fmt.Errorf("asking the daemon at %s: %s", c.address, resp.Status)
+	}
+	if err := json.NewDecoder(io.LimitReader(resp.Body, maxEventLine)).Decode(into); err != nil {
+		return fmt.Errorf("reading the daemon's answer: %w", err)
+	}
+	return nil
+}
