@@ -58,9 +58,7 @@ func (s *Server) take(conn *net.TCPConn, l Listener) {
 	go func() {
 		defer s.running.Done()
 		sess.serve()
-		s.mu.Lock()
-		delete(s.sessions, sess)
-		s.mu.Unlock()
+		s.gone(sess)
 		place.release()
 	}()
 }

@@ -83,6 +83,46 @@ func TestDrainWaitsThenCloses(t *testing.T) {
 	w.checkRecords()
 }
 
+// TestDrainAnswersNewConnections: as long as a tunnel drains, others are told
+// why they have to wait; Hurry ends that.
+func TestDrainAnswersNewConnections(t *testing.T) {
+	tg := newTarget(t, nil)
+	w := newWorld(t, pool(rule("good.example:"+tg.port)), limits(func(l *allowlists.Limits) { l.DrainTimeout = time.Hour }))
+	stays := w.tunnel("good.example:" + tg.port)
+	idle := w.dial() // says nothing, now or later
+	w.stop()
+	if _, err := idle.Read(make([]byte, 1)); !ended(err) { // draining has begun
+		t.Errorf("a silent connection: %v", err)
+	}
+	for range 3 {
+		checkRefusal(t, w, w.dial().connect("good.example:"+tg.port), 503, "shutting-down")
+	}
+	w.server.Hurry()
+	<-w.served
+	if _, err := stays.Read(make([]byte, 1)); !ended(err) {
+		t.Errorf("a tunnel outlives the server: %v", err)
+	}
+	w.checkRecords()
+}
+
+// TestDrainEndsWithTheLast: refused connections do not make it longer.
+func TestDrainEndsWithTheLast(t *testing.T) {
+	tg := newTarget(t, nil)
+	w := newWorld(t, pool(rule("good.example:"+tg.port)), limits(func(l *allowlists.Limits) { l.DrainTimeout = time.Hour }))
+	last, idle := w.tunnel("good.example:"+tg.port), w.dial()
+	w.stop()
+	if _, err := idle.Read(make([]byte, 1)); !ended(err) {
+		t.Errorf("a silent connection: %v", err)
+	}
+	slow := w.dial() // comes during the drain, and says nothing
+	_, _ = last.TCPConn.Write([]byte("the end"))
+	_ = last.CloseWrite()
+	<-w.served
+	if _, err := slow.Read(make([]byte, 1)); !ended(err) {
+		t.Errorf("a connection outlives the server: %v", err)
+	}
+}
+
 // TestPolicyThatChangesWhileResolving swaps the policy between the verdict and
 // the 2xx.
 func TestPolicyThatChangesWhileResolving(t *testing.T) {

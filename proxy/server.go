@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
@@ -75,10 +76,14 @@ type Server struct {
 
 	refusing chan struct{} // one for each connection that is being told of a limit
 	draining atomic.Bool
+	hurry    chan struct{} // closed by Hurry
+	hurried  sync.Once
 
 	mu        sync.Mutex // guards all below
 	listeners []boundListener
 	sessions  map[*session]struct{} // at most limits.connections
+	before    map[*session]struct{} // those of sessions that were there when draining began; nil before
+	finished  chan struct{}         // closed when before is empty
 	running   sync.WaitGroup        // sessions and connections being refused
 }
 
@@ -121,7 +126,7 @@ func New(cfg Config) (*Server, error) {
 			connections: cfg.Limits.Connections, connectionsPerClient: cfg.Limits.ConnectionsPerClient, dials: cfg.Limits.Dials,
 		}, time.Now),
 		refusing: make(chan struct{}, refusalsAtOnce), packets: newPacketFlows(),
-		sessions: make(map[*session]struct{}),
+		sessions: make(map[*session]struct{}), hurry: make(chan struct{}), finished: make(chan struct{}),
 	}
 	if s.cfg.IsOwn == nil {
 		s.cfg.IsOwn = s.bound
@@ -196,36 +201,80 @@ func (s *Server) Close() {
 	}
 }
 
-// Serve takes connections until ctx ends. Then it takes no more, lets what is
-// open finish for Limits.DrainTimeout, closes the rest and returns nil; every
-// goroutine has ended by then.
+// Serve takes connections until ctx ends. Then it lets what is open finish for
+// Limits.DrainTimeout, and refuses new connections as shutting-down until that
+// is done; at last it closes the rest and returns nil. Every goroutine has
+// ended by then.
 func (s *Server) Serve(ctx context.Context) error {
 	var loops sync.WaitGroup
+	accepting, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
 	s.mu.Lock()
 	for _, l := range s.listeners {
-		loops.Go(func() { s.accept(ctx, l) })
+		loops.Go(func() { s.accept(accepting, l) })
 	}
 	s.mu.Unlock()
-	loops.Go(func() { s.expire(ctx) })
+	loops.Go(func() { s.expire(accepting) })
 	<-ctx.Done()
-	s.draining.Store(true)
+	late := time.NewTimer(s.cfg.Limits.DrainTimeout)
+	defer late.Stop()
+	s.drain(late.C)
+	stop()
 	s.Close()
 	loops.Wait()
-	s.drain()
+	s.finish(late.C)
 	return nil
 }
 
-// drain lets sessions finish, then ends them, then closes their connections.
-func (s *Server) drain() {
+// Hurry ends a drain at once, now or when it comes.
+func (s *Server) Hurry() { s.hurried.Do(func() { close(s.hurry) }) }
+
+// drain waits for the sessions that are open to finish, as long as it may take.
+func (s *Server) drain(late <-chan time.Time) {
+	s.mu.Lock()
+	s.draining.Store(true)
+	s.before = maps.Clone(s.sessions)
+	s.mu.Unlock()
+	s.each((*session).drain)
+	s.gone(nil)
+	select {
+	case <-s.finished:
+	case <-late:
+		s.Hurry()
+	case <-s.hurry:
+	}
+}
+
+// gone takes a session off the list, and tells when no more of those are left
+// that drain waits for.
+func (s *Server) gone(sess *session) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.sessions, sess)
+	if s.before == nil {
+		return
+	}
+	delete(s.before, sess)
+	select {
+	case <-s.finished:
+	default:
+		if len(s.before) == 0 {
+			close(s.finished)
+		}
+	}
+}
+
+// finish lets those that are being refused hear it, then ends every session,
+// then closes their connections. No new ones come any more.
+func (s *Server) finish(late <-chan time.Time) {
 	done := make(chan struct{})
 	go func() { s.running.Wait(); close(done) }()
 	s.each((*session).drain)
-	late := time.NewTimer(s.cfg.Limits.DrainTimeout)
-	defer late.Stop()
 	select {
 	case <-done:
 		return
-	case <-late.C:
+	case <-late:
+	case <-s.hurry:
 	}
 	down := refusal(allowlists.Decision{Reason: allowlists.ShuttingDown}, nil)
 	s.each(func(sess *session) { sess.end(down) })

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -193,11 +194,46 @@ func TestDrain(t *testing.T) {
 		t.Errorf("a new question is answered while draining: %v", r)
 	}
 	d.wait("its line", func(e event) bool { return e.text("kind") == "dns" && e.text("reason") == "shutting-down" })
+	if late := connect(t, d.proxy, "echo.example:"+o.port); late.code != 503 || late.header.Get("Sallyport-Reason") != "shutting-down" {
+		t.Errorf("a new connection while draining: %s", late.status)
+	}
+	if text := d.stderr.String(); !strings.Contains(text, `"connections":1,"at_most":"10s"`) || !strings.Contains(text, "stopping: new work is refused") {
+		t.Errorf("nobody is told of the drain: %s", text)
+	}
 	r.conn.Close()
 	select {
 	case <-d.exited:
 	case <-time.After(5 * time.Second):
 		t.Error("the daemon waits though no tunnel is open")
+	}
+	if _, err := dialRaw(d.proxy); err == nil {
+		t.Error("the listener is open after the end")
+	}
+}
+
+// TestSecondSignalEndsTheDrain: who cannot wait sends the signal twice.
+func TestSecondSignalEndsTheDrain(t *testing.T) {
+	for _, second := range []os.Signal{syscall.SIGTERM, syscall.SIGINT} {
+		d, o, _, _ := echoWorld(t, "\nlimits: {drain_timeout: 10m}\n")
+		r := connect(t, d.proxy, "echo.example:"+o.port)
+		if err := roundTrip(r, "before"); err != nil {
+			t.Fatal(err)
+		}
+		_ = d.cmd.Process.Signal(syscall.SIGTERM)
+		d.wait("stopping", func(e event) bool { return e.text("event") == "stopping" })
+		if err := roundTrip(r, "between"); err != nil {
+			t.Errorf("the first signal cut the tunnel: %v", err)
+		}
+		_ = d.cmd.Process.Signal(second)
+		select {
+		case <-d.exited:
+		case <-time.After(patience):
+			t.Fatalf("the daemon waits on after a second signal, %v: %s", second, d.stderr)
+		}
+		d.wait("its line", func(e event) bool { return e.text("phase") == "close" && e.text("reason") == "shutting-down" })
+		if !strings.Contains(d.stderr.String(), "told to stop again") {
+			t.Errorf("nothing is said of it: %s", d.stderr)
+		}
 	}
 }
 

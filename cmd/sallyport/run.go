@@ -22,9 +22,10 @@ func newRun() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "run",
 		Short: "Serve",
-		Long: `Serve until SIGTERM or SIGINT. Without -c, the embedded configuration serves
-loopback clients as pool "default". SIGHUP, or a change of the configuration,
-reloads it; an invalid one changes nothing.`,
+		Long: `Serve until SIGTERM or SIGINT; then refuse new work, and let open connections
+finish for limits.drain_timeout, or until a second such signal. Without -c, the
+embedded configuration serves loopback clients as pool "default". SIGHUP, or a
+change of the configuration, reloads it; an invalid one changes nothing.`,
 		Example: "  sallyport run\n  sallyport run -c /etc/sallyport/sallyport.yaml",
 		Args:    configByFlag,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -147,6 +148,8 @@ func (d *daemon) serve(ctx context.Context, hangup <-chan os.Signal) error {
 		failed = errors.New("the event log stopped")
 	}
 	d.state.Store(stateStopping)
+	unhurried := d.hurryOnSignal()
+	defer unhurried()
 	d.alerts.System(alerting.SystemStopping, map[string]any{"drain_timeout": d.settings.Limits.DrainTimeout.String()})
 	for _, g := range []*group{front, behind, alerts} {
 		if err := g.stop(); err != nil {
@@ -154,6 +157,25 @@ func (d *daemon) serve(ctx context.Context, hangup <-chan os.Signal) error {
 		}
 	}
 	return failed
+}
+
+// hurryOnSignal says that the daemon drains, and ends that at the next SIGTERM
+// or SIGINT, until the func that it returns is called.
+func (d *daemon) hurryOnSignal() (stop func()) {
+	again, done := make(chan os.Signal, 1), make(chan struct{})
+	signal.Notify(again, syscall.SIGTERM, syscall.SIGINT)
+	go func() {
+		select {
+		case <-again:
+			d.log.Info().Msg("told to stop again: what is open is closed now")
+			d.proxy.Hurry()
+		case <-done:
+		}
+	}()
+	most := d.settings.Limits.DrainTimeout
+	d.log.Info().Int("connections", d.proxy.Status().Sessions).Str("at_most", most.String()).
+		Msg("stopping: new work is refused, and open connections may finish; a second SIGTERM or SIGINT closes them at once")
+	return func() { signal.Stop(again); close(done) }
 }
 
 // A group is some parts that run and stop together.
