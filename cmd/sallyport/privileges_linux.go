@@ -143,6 +143,10 @@ func boundingBut(kept ...cap.Value) []cap.Value {
 	return all
 }
 
+// landlockABI is the newest that is used, that of V5. The next one's scopes keep
+// signals from other threads, Go's own ones, in kernels before 6.15.
+const landlockABI = 5
+
 // restrictFiles lets us read what the user may, write where the configuration
 // says, and execute nothing, where the kernel has Landlock.
 func (d *daemon) restrictFiles() error {
@@ -156,10 +160,10 @@ func (d *daemon) restrictFiles() error {
 		rules = append(rules, landlock.RWDirs(dir).IgnoreIfMissing())
 	}
 	rules = append(rules, landlock.RWFiles("/dev/null").IgnoreIfMissing())
-	if err := landlock.V3.BestEffort().RestrictPaths(rules...); err != nil {
+	if err := landlock.V5.BestEffort().RestrictPaths(rules...); err != nil {
 		return fmt.Errorf("restricting the file system by Landlock: %w", err)
 	}
-	d.privileges.Landlock = fmt.Sprintf("ABI %d", min(abi, 3))
+	d.privileges.Landlock = fmt.Sprintf("ABI %d", min(abi, landlockABI))
 	return nil
 }
 
@@ -171,6 +175,9 @@ func (d *daemon) writtenDirs() []string {
 	}
 	if file := d.settings.Log.Events; file != "stdout" {
 		dirs = append(dirs, filepath.Dir(file))
+		if target, err := filepath.EvalSymlinks(file); err == nil {
+			dirs = append(dirs, filepath.Dir(target))
+		}
 	}
 	if path, isUnix := strings.CutPrefix(d.settings.Listen.Control, "unix:"); isUnix {
 		dirs = append(dirs, filepath.Dir(path))
