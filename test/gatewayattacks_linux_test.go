@@ -379,6 +379,17 @@ func gatewayAttacks() []attack {
 		{says: "the gateway's SSH by the address of another pool", at: "gateway", to: otherGate,
 			try:    func(a *attempt) { a.tcp(netip.AddrPortFrom(otherGate(a), 22), secret) },
 			expect: denied("tcp", "special-address", "")},
+		{says: "the gateway's SSH by its link-local address", family: "6", at: "gateway", to: linkLocalGate,
+			try: func(a *attempt) {
+				self, patient := a.self, a.runner.patient
+				defer func() { a.self, a.runner.patient = self, patient }()
+				a.self = netip.IPv6Unspecified()
+				if a.guarded {
+					a.runner.patient = 200 * time.Millisecond // there is nobody to tell of a refusal
+				}
+				a.tcp(netip.AddrPortFrom(linkLocalGate(a).WithZone("2"), 22), secret) // eth0, whose name Go may know from another namespace
+			},
+			expect: expectation{via: "tcp", reason: "no-pool", alert: "denied-egress", pool: "-"}},
 		{says: "our admin listener", family: "4", at: "nowhere", to: gateAddr, try: func(a *attempt) { a.tcp(netip.AddrPortFrom(a.gate, 9180), "GET /metrics HTTP/1.0\r\n\r\n") },
 			expect: denied("tcp", "special-address", "")},
 		{says: "the port that is for redirected connections", at: "nowhere", to: gateAddr, try: func(a *attempt) { a.tcp(netip.AddrPortFrom(a.gate, 3129), secret) },
@@ -392,6 +403,26 @@ func gatewayAttacks() []attack {
 			try:    func(a *attempt) { a.tcp(netip.MustParseAddrPort("169.254.169.254:80"), "GET / HTTP/1.0\r\n\r\n") },
 			expect: expectation{via: "http", reason: "special-address", alert: "metadata-access"}},
 	}
+}
+
+// linkLocalGate is the gateway's link-local address on the runner's side.
+func linkLocalGate(a *attempt) (found netip.Addr) {
+	a.w.gateway.do(func() {
+		device, err := net.InterfaceByName(a.runner.bridge)
+		if err != nil {
+			a.t.Fatal(err)
+		}
+		addrs, err := device.Addrs()
+		if err != nil {
+			a.t.Fatal(err)
+		}
+		for _, addr := range addrs {
+			if p := netip.MustParsePrefix(addr.String()); p.Addr().Is6() && p.Addr().IsLinkLocalUnicast() {
+				found = p.Addr()
+			}
+		}
+	})
+	return found
 }
 
 // otherGate is the gateway's address on the side of the other pool.

@@ -151,8 +151,26 @@ func TestGatewayLife(t *testing.T) {
 	if err := allowed(); err != nil {
 		t.Fatal(err)
 	}
+	var inside []*origin // servers that the attacker would like to reach
+	r.do(func() { inside = append(inside, echoOrigin(t, r.ip+":2222"), echoOrigin(t, "["+r.ip6+"]:2222")) })
+	w.attacker.patient = 200 * time.Millisecond
+	fromOutside := func() (reached int) {
+		for _, o := range inside {
+			if conn, err := w.attacker.dial("tcp", o.addr.String(), ""); err == nil {
+				conn.Close()
+				reached++
+			}
+		}
+		return reached
+	}
+	if fromOutside() != 0 {
+		t.Error("the attacker reaches a runner")
+	}
 	shut := func(t *testing.T, n int) {
 		t.Helper()
+		if fromOutside() != 0 {
+			t.Error("the attacker reaches a runner")
+		}
 		if err := allowed(); err == nil {
 			t.Error("what is allowed works, so something else serves")
 		}
@@ -190,7 +208,7 @@ func TestGatewayLife(t *testing.T) {
 		for _, a := range k.attempts(t, w, 182, false) {
 			k.try(a)
 		}
-		if w.settle(); w.reached.count() == before {
+		if w.settle(); w.reached.count() == before || fromOutside() != len(inside) {
 			t.Error("the way is not open, so the tests above show nothing")
 		}
 	})
