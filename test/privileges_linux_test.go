@@ -120,8 +120,8 @@ func TestPrivilegesAreGivenUp(t *testing.T) {
 	// NET_ADMIN alone is left in the bounding set, which no exec can reach.
 	d.checkThreads(with(noRights, "Uid", users(uid), "Gid", users(uid), "CapBnd", "0000000000001000"))
 	d.checkSaid(uid, "[]")
-	if text := d.stderr.String(); strings.Contains(text, "rotated") {
-		t.Errorf("the daemon warns of a rotation that works:\n%s", text)
+	if text := d.stderr.String(); strings.Contains(text, "our user") {
+		t.Errorf("the daemon warns of what works:\n%s", text)
 	}
 
 	if err := os.Rename(d.path("events.jsonl"), d.path("events.old")); err != nil {
@@ -184,21 +184,26 @@ func TestPrivilegesOfAUser(t *testing.T) {
 	d.checkSaid(uid, "[]")
 }
 
-// TestPrivilegesWarnOfRotation puts the log where the user may write the file,
-// but not make another: that is said at the start.
-func TestPrivilegesWarnOfRotation(t *testing.T) {
+// TestPrivilegesWarn has a log whose file the user may write, but not make
+// again, and a configuration that only root may read: the start says what will
+// not work.
+func TestPrivilegesWarn(t *testing.T) {
 	needRoot(t)
 	const uid = 65431
 	d := prepare(t, config{upstream: "127.0.0.1:1", pools: "  build:\n    sources: [127.0.0.0/8]\n"})
 	d.listen = fmt.Sprintf("{proxy: %q, dns: %q, admin: %q}", d.proxy, d.dns, d.admin)
 	d.write("127.0.0.1:1", "  build:\n    sources: [127.0.0.0/8]\n")
 	d.args = []string{"--uid", fmt.Sprint(uid)}
-	if err := os.WriteFile(d.path("events.jsonl"), nil, 0o640); err != nil {
+	if err := errors.Join(os.WriteFile(d.path("events.jsonl"), nil, 0o640), os.Chmod(d.path("sallyport.yaml"), 0o600)); err != nil {
 		t.Fatal(err)
 	}
 	d.belongsTo(0)
 	d.run()
-	if text := d.stderr.String(); !strings.Contains(text, "cannot be opened again") || !strings.Contains(text, d.dir) {
-		t.Errorf("the daemon does not warn:\n%s", text)
+	for _, want := range []string{"it cannot be opened again", "no reload will work"} {
+		if text := d.stderr.String(); !strings.Contains(text, want) {
+			t.Errorf("the daemon does not say %q:\n%s", want, text)
+		}
 	}
+	d.hangup()
+	d.wait("the reload to fail", func(e event) bool { return e.text("event") == "reload-failed" })
 }

@@ -37,22 +37,24 @@ func (d *daemon) becomeUser() error {
 	if err := holdOnly(have, cap.NET_ADMIN, cap.NET_BIND_SERVICE); err != nil {
 		return err
 	}
-	d.warnOfRotation()
+	d.warnOfRights()
 	// The change of user made /proc/self root's, where our own metrics are read.
 	// Nobody but us is this user.
 	_, err := cap.Prctlw(unix.PR_SET_DUMPABLE, 1, 0, 0, 0, 0)
 	return err
 }
 
-// warnOfRotation says before the first rotation what would fail then.
-func (d *daemon) warnOfRotation() {
-	if d.settings.Log.Events == "stdout" {
-		return
+// warnOfRights says now what our user could not do later: open the event log
+// again after a rotation, read the configuration again for a reload.
+func (d *daemon) warnOfRights() {
+	warn := func(path, text string) { d.log.Warn().Str("path", path).Uint32("uid", d.options.uid).Msg(text) }
+	if file := d.settings.Log.Events; file != "stdout" {
+		if dir := filepath.Dir(file); unix.Access(dir, unix.W_OK) != nil {
+			warn(dir, "this directory is not writable for our user: once the event log is rotated away, it cannot be opened again; give the directory to that user, or rotate by copying")
+		}
 	}
-	dir := filepath.Dir(d.settings.Log.Events)
-	if err := unix.Access(dir, unix.W_OK); err != nil {
-		d.log.Warn().Str("dir", dir).Uint32("uid", d.options.uid).
-			Msg("this directory is not writable for our user: once the event log is rotated away, it cannot be opened again; give the directory to that user, or rotate by copying")
+	if _, err := readSources(d.options.config); err != nil {
+		warn(d.options.config, "the configuration is not readable for our user: no reload will work; give it to that user's group, mode 0640")
 	}
 }
 
