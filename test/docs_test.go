@@ -18,6 +18,7 @@ import (
 	"testing"
 
 	"github.com/miekg/dns"
+	"gopkg.in/yaml.v3"
 )
 
 // update makes the tests write what documents say of a run, instead of holding
@@ -102,6 +103,32 @@ func TestReadmeExamples(t *testing.T) {
 	}
 	if blocks < 5 {
 		t.Errorf("only %d blocks were run", blocks)
+	}
+}
+
+// TestReadmeCommandsFitItsPolicy: who takes README's policy and then its
+// commands for a job reaches the proxy that the policy binds.
+func TestReadmeCommandsFitItsPolicy(t *testing.T) {
+	text := readText(t, "../README.md")
+	_, policy, _ := strings.Cut(text, "```yaml\n# sallyport.yaml\n")
+	policy, _, _ = strings.Cut(policy, "```\n")
+	var file struct {
+		Listen struct{ Proxy, Admin string }
+	}
+	if err := yaml.Unmarshal([]byte(policy), &file); err != nil || file.Listen.Proxy == "" {
+		t.Fatalf("README's policy binds no proxy: %v", err)
+	}
+	if file.Listen.Admin == "" {
+		file.Listen.Admin = "127.0.0.1:9180" // the default
+	}
+	_, job, _ := strings.Cut(text, "## Beside a runner\n")
+	for _, want := range []string{
+		"\n    eval \"$(sallyport env --proxy http://" + file.Listen.Proxy + ")\"\n",
+		"\n    sallyport wait-ready --admin " + file.Listen.Admin + "\n",
+	} {
+		if !strings.Contains(job, want) {
+			t.Errorf("README does not say %q", want)
+		}
 	}
 }
 
