@@ -377,6 +377,9 @@ func (e *encoder) matchState(p part) bool {
 	case matchLocal:
 		e.add(&expr.Fib{Register: register, FlagDADDR: true, ResultADDRTYPE: true})
 		e.compare(m.not, native32(unix.RTN_LOCAL))
+	case matchMany:
+		e.add(&expr.Fib{Register: register, FlagDADDR: true, ResultADDRTYPE: true})
+		e.compare(false, native32(map[manyKind]uint32{toBroadcast: unix.RTN_BROADCAST, toAnycast: unix.RTN_ANYCAST, toMulticast: unix.RTN_MULTICAST}[m.kind]))
 	case matchSpoofed:
 		e.add(&expr.Fib{Register: register, FlagSADDR: true, FlagIIF: true, FlagPRESENT: true, ResultOIF: true})
 		e.compare(false, native32(0))

@@ -28,6 +28,7 @@ func (p *Plan) gateway() table {
 	in := chain{name: "in", hook: input, priority: filter, rules: []rule{a("", matchDevice{name: "lo"}, accept{})}}
 	through := chain{name: "forward", hook: forward, priority: filter}
 	asked := chain{name: "asked", hook: prerouting, priority: afterChecks}
+	stray := chain{name: "stray", hook: prerouting, priority: filter}
 	audit := false
 	for _, n := range g.order() {
 		way := &p.Ways[n]
@@ -35,6 +36,8 @@ func (p *Plan) gateway() table {
 		if way.PassesOther {
 			audit, passes = true, numbered("forward", n)
 			g.t.chains = append(g.t.chains, g.passing(n, way))
+		} else {
+			stray.rules = append(stray.rules, g.strays(n, way.Pool)...)
 		}
 		g.t.chains = append(g.t.chains, chain{name: numbered("take", n), rules: g.redirects(way)}, chain{name: numbered("in", n), rules: g.in(n, way)})
 		for _, match := range g.matches(n) {
@@ -55,11 +58,27 @@ func (p *Plan) gateway() table {
 	in.rules = append(in.rules, g.fromRunnerDevices(chainService)...)
 	through.rules = append(through.rules, g.fromRunnerDevices(chainRefuse)...)
 	through.rules = append(through.rules, g.toRunners(audit)...)
-	g.t.chains = append(g.t.chains, g.check(), asked, redirect, in,
+	g.t.chains = append(g.t.chains, g.check(), asked, redirect, stray, in,
 		chain{name: "opened", hook: output, priority: filter, rules: []rule{
 			a("connections that this machine opens: their answers may come in", matchOpening{}, matchState{stateNew}, setMark{}),
 		}}, through)
 	return g.t
+}
+
+// strays refuses what was not redirected and is for other machines, before the
+// kernel asks whether it forwards at all: where it does not, the packet would
+// never come to the forward hook, and be lost without a word.
+func (g *gatewayModel) strays(n int, pool string) []rule {
+	var rules []rule
+	comment := "not redirected, pool " + printable(pool)
+	for _, match := range g.matches(n) {
+		rules = append(rules, a("", and(match, matchLocal{}, accept{})...))
+		for _, kind := range []manyKind{toBroadcast, toAnycast, toMulticast} {
+			rules = append(rules, a("", and(match, matchMany{kind}, accept{})...))
+		}
+		rules = append(rules, a(comment, and(match, goTo{chainRefuse})...))
+	}
+	return rules
 }
 
 // A gatewayModel collects what the chains of a gateway share.

@@ -145,3 +145,27 @@ func TestGatewayWays(t *testing.T) {
 		t.Errorf("%d packets of sources that are not theirs escaped", n)
 	}
 }
+
+// TestGatewayRefusesWithoutForwarding has a kernel that forwards nothing: what
+// is not redirected is refused in sight all the same, rather than lost.
+func TestGatewayRefusesWithoutForwarding(t *testing.T) {
+	_, arrived, build, _ := newGateway(t)
+	for _, setting := range []string{"net.ipv4.ip_forward=0", "net.ipv6.conf.all.forwarding=0"} {
+		shell(t, "sysctl", "-q", "-w", setting)
+	}
+	start(t, "", 0, "echo", "gate", "[::]:3129", "[::]:5300").line()
+	apply(t, gatewayPlan())
+	before := arrived.number()
+	for _, c := range [][3]string{
+		{"udp", "198.51.100.7:443", "refused"}, {"udp", "[2001:db8::7]:443", "refused"},
+		{"tcp", "198.51.100.7:443", "answer gate"}, {"tcp", "[2001:db8::7]:443", "answer gate"},
+		{"udp", "198.51.100.7:53", "answer gate"},
+	} {
+		if got := start(t, build, 0, "dial", c[0], c[1]).line(); got != c[2] {
+			t.Errorf("%s %s: %s; want %s", c[0], c[1], got, c[2])
+		}
+	}
+	if n := arrived.number() - before; n != 0 {
+		t.Errorf("%d packets escaped", n)
+	}
+}

@@ -129,23 +129,23 @@ func flood(words []string) error {
 	var sent atomic.Int64
 	for _, word := range words {
 		to := netip.MustParseAddrPort(word)
-		family, sockaddr := unix.AF_INET, unix.Sockaddr(nil)
-		if to.Addr().Is4() {
-			sockaddr = &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()}
-		} else {
-			family, sockaddr = unix.AF_INET6, &unix.SockaddrInet6{Port: int(to.Port()), Addr: to.Addr().As16()}
+		family := unix.AF_INET
+		if to.Addr().Is6() {
+			family = unix.AF_INET6
 		}
 		udp, err := unix.Socket(family, unix.SOCK_DGRAM, 0)
 		if err != nil {
 			return err
 		}
 		go func() {
+			sockaddr := sockaddrOf(to)
 			for {
 				_ = unix.Sendto(udp, []byte("escaped"), unix.MSG_DONTWAIT, sockaddr)
 				sent.Add(1)
 			}
 		}()
 		go func() {
+			sockaddr := sockaddrOf(to)
 			for {
 				if tcp, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK, 0); err == nil {
 					_ = unix.Connect(tcp, sockaddr)
@@ -157,6 +157,29 @@ func flood(words []string) error {
 	}
 	answer(sent.Load)
 	return nil
+}
+
+// sockaddrOf makes an address for one goroutine: a call writes into it.
+func sockaddrOf(to netip.AddrPort) unix.Sockaddr {
+	if to.Addr().Is4() {
+		return &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()}
+	}
+	return &unix.SockaddrInet6{Port: int(to.Port()), Addr: to.Addr().As16()}
+}
+
+// settled waits until what was under way has arrived, and gives the number.
+func (h *helper) settled() int {
+	h.t.Helper()
+	for n, same := h.number(), 0; ; {
+		_ = exec.Command("sleep", "0.1").Run()
+		again := h.number()
+		if same++; again != n {
+			n, same = again, 0
+		}
+		if same == 5 {
+			return n
+		}
+	}
 }
 
 // countFrames counts the IP packets that come in by an interface, but the talk

@@ -119,6 +119,9 @@ type (
 	}
 	// matchLocal is a destination that is an address of this machine.
 	matchLocal struct{ not bool }
+	// matchMany is a destination that stands for several machines: broadcast,
+	// anycast or multicast.
+	matchMany struct{ kind manyKind }
 	// matchSpoofed is a source that no answer would reach by the interface that
 	// the packet came in by.
 	matchSpoofed struct{}
@@ -144,6 +147,15 @@ type (
 	matchCgroup struct{ cgroup Cgroup }
 	// matchRouting is an IPv6 routing header, of any type.
 	matchRouting struct{}
+)
+
+// A manyKind is a kind of route (rtnetlink(7)) to several machines.
+type manyKind string
+
+const (
+	toBroadcast manyKind = "broadcast"
+	toAnycast   manyKind = "anycast"
+	toMulticast manyKind = "multicast"
 )
 
 // Statements.

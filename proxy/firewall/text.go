@@ -178,6 +178,7 @@ func (m matchAddr) text() string {
 }
 func (m matchICMP) text() string     { return word(m.six, "icmpv6", "icmp") + " type @" + m.set }
 func (m matchLocal) text() string    { return "fib daddr type " + equals(m.not) + "local" }
+func (m matchMany) text() string     { return "fib daddr type " + string(m.kind) }
 func (matchSpoofed) text() string    { return "fib saddr . iif oif missing" }
 func (matchRedirected) text() string { return "ct status dnat" }
 func (matchReply) text() string      { return "ct direction reply" }
