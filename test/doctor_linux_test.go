@@ -68,7 +68,6 @@ func TestDoctorOnAGateway(t *testing.T) {
 		layer       string
 		spoil, mend func()
 	}{
-		{"forwarding", func() { s.sysctl("net/ipv4/ip_forward", "0") }, s.forwards},
 		{"firewall", func() { do(binary, "firewall", "remove") }, apply},
 		{"isolation", isolate("off"), isolate("on")},
 		{"tables", func() {

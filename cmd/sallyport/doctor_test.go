@@ -62,6 +62,7 @@ func TestDoctorLayers(t *testing.T) {
 		d.chains = giving[firewall.OtherChain](nil, fs.ErrPermission)
 	}
 	job := func(d *doctor) { d.job = true }
+	audit := func(d *doctor) { d.plan = &firewall.Plan{Ways: []firewall.Way{{PassesOther: true}}} }
 	const sidecar, gateway = firewall.Sidecar, firewall.Gateway
 	tests := []struct {
 		rule  string
@@ -96,8 +97,9 @@ func TestDoctorLayers(t *testing.T) {
 		{"no right to read", "tables", gateway, nil, refused, &othersUnread, ""},
 
 		{"on", "forwarding", gateway, tree{"proc/sys/net/ipv4/ip_forward": "1\n", "proc/sys/net/ipv6/conf/all/forwarding": "1\n", "proc/net/if_inet6": six0}, nil, &forwardingOn, ""},
-		{"off", "forwarding", gateway, tree{"proc/sys/net/ipv4/ip_forward": "0\n"}, nil, &forwardingOff, "sysctl -w net.ipv4.ip_forward=1"},
-		{"off for the IPv6 that is there", "forwarding", gateway, tree{"proc/sys/net/ipv4/ip_forward": "1\n", "proc/sys/net/ipv6/conf/all/forwarding": "0\n", "proc/net/if_inet6": six0}, nil, &forwardingOff, "sysctl -w net.ipv6.conf.all.forwarding=1"},
+		{"off, and no pool in audit", "forwarding", gateway, tree{"proc/sys/net/ipv4/ip_forward": "0\n"}, nil, &forwardingIdle, ""},
+		{"off", "forwarding", gateway, tree{"proc/sys/net/ipv4/ip_forward": "0\n"}, audit, &forwardingOff, "sysctl -w net.ipv4.ip_forward=1"},
+		{"off for the IPv6 that is there", "forwarding", gateway, tree{"proc/sys/net/ipv4/ip_forward": "1\n", "proc/sys/net/ipv6/conf/all/forwarding": "0\n", "proc/net/if_inet6": six0}, audit, &forwardingOff, "sysctl -w net.ipv6.conf.all.forwarding=1"},
 		{"off for IPv6, of which there is none", "forwarding", gateway, tree{"proc/sys/net/ipv4/ip_forward": "1\n", "proc/sys/net/ipv6/conf/all/forwarding": "0\n"}, nil, &forwardingOn, ""},
 		{"no proc", "forwarding", gateway, nil, nil, &forwardingUnread, ""},
 

@@ -165,8 +165,12 @@ func (d *doctor) forwarding() doctorLine {
 	if six, ok := d.machine.Setting("net/ipv6/conf/all/forwarding"); ok && six == "0" && len(devices) > 0 {
 		off = append(off, "net.ipv6.conf.all.forwarding")
 	}
-	if len(off) == 0 {
+	audit := d.plan != nil && slices.ContainsFunc(d.plan.Ways, func(w firewall.Way) bool { return w.PassesOther })
+	switch {
+	case len(off) == 0:
 		return forwardingOn.line()
+	case !audit:
+		return forwardingIdle.line()
 	}
 	return forwardingOff.line("settings", strings.Join(off, ", "), "sets", strings.Join(off, "=1 ")+"=1")
 }

@@ -56,8 +56,9 @@ var (
 	othersBefore = finding{stateFail, "{chains} may send packets elsewhere before ours takes them", "give that chain a priority above -110, or take it away"}
 	othersUnread = finding{stateSkip, "not read: {why}", ""}
 
-	forwardingOn  = finding{stateOK, "on: what is neither TCP nor DNS comes to the firewall, which refuses and tells it", ""}
-	forwardingOff = finding{stateFail, "{settings} is 0: UDP, ICMP and other protocols are lost before the firewall sees them; no event tells of them, and clients hang",
+	forwardingOn   = finding{stateOK, "on: the firewall alone keeps what is not redirected from being routed", ""}
+	forwardingIdle = finding{stateOK, "off: no pool needs it, and nothing is routed even without the firewall", ""}
+	forwardingOff  = finding{stateFail, "{settings} is 0, and a pool is in audit: its UDP, ICMP and other protocols are to pass, and are lost",
 		"once the firewall is in place: sysctl -w {sets}"}
 	forwardingUnread = finding{stateSkip, "net.ipv4.ip_forward cannot be read", ""}
 
@@ -130,8 +131,8 @@ func layers() []layer {
 			(*doctor).hasPlan, (*doctor).otherTables, []*finding{&othersNone, &othersAfter, &othersClosed, &othersBefore, &othersUnread},
 		},
 		{
-			"forwarding", "TCP and DNS are redirected and need none; all else comes to the firewall only if the kernel would forward it. On a gateway.",
-			(*doctor).gateway, (*doctor).forwarding, []*finding{&forwardingOn, &forwardingOff, &forwardingUnread},
+			"forwarding", "TCP and DNS are redirected and need none, and all else is refused, but for pools in audit, whose other protocols are routed. On a gateway.",
+			(*doctor).gateway, (*doctor).forwarding, []*finding{&forwardingOn, &forwardingIdle, &forwardingOff, &forwardingUnread},
 		},
 		{
 			"rp_filter", "The kernel's own check of sources must not lose answers. On a gateway.",
