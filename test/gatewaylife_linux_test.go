@@ -8,8 +8,11 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // An oldFlow is one from before the firewall.
@@ -346,4 +349,35 @@ func TestGatewayNested(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestGatewaySpoofedSources has a pool that is known by its sources alone: who
+// sends with one of them by another way is not of the pool.
+func TestGatewaySpoofedSources(t *testing.T) {
+	w := newGatewayWorld(t, "build1", "deploy1")
+	w.tlsHost(42, "deploy.example")
+	d := w.start(strings.Replace(buildPools, "    interfaces: [br-deploy]\n", "", 1), "")
+	liar, owner := w.runners["build1"], w.runners["deploy1"]
+	watch := w.watch()
+	for _, pair := range [][2]string{{owner.ip, liar.gate}, {owner.ip6, liar.gate6}} {
+		src, gate := netip.MustParseAddr(pair[0]), netip.MustParseAddr(pair[1])
+		for _, to := range []netip.Addr{gate, attackerAt(1, src)} {
+			liar.sendRaw(ipPacket(src, to, unix.IPPROTO_UDP, udpDatagram(src, to, 53, question("deploy.example."))))
+			d.wait("an event of it", func(e event) bool {
+				return e.text("kind") == "conn" && e.text("ip") == to.String() && e.text("iface") == liar.bridge && e.text("phase") == "refused"
+			})
+		}
+	}
+	watch.checkNothing(t, "a question in another's name")
+	for _, e := range d.events() {
+		if e.text("kind") == "dns" {
+			t.Errorf("it was heard: %v", e)
+		}
+	}
+	if asked := w.zone.questions(); len(asked) > 0 {
+		t.Errorf("it was asked: %v", asked)
+	}
+	if addr, err := owner.lookup(t, "deploy.example", false); err != nil || addr.String() != w.sites["deploy.example"].ip {
+		t.Errorf("the pool itself is answered with %s, %v", addr, err)
+	}
 }
