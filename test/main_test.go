@@ -53,7 +53,7 @@ var seenReasons sync.Map
 // to come, and those that take a fault inside the daemon or a start slower than
 // any, which the packages' own tests produce.
 var elsewhere = map[allowlists.Reason]bool{
-	allowlists.UploadLimit: true,
+	allowlists.UploadLimit:   true,
 	allowlists.InternalError: true, allowlists.NotReady: true,
 }
 
