@@ -162,9 +162,8 @@ func (f *fleet) checkContained(image string) {
 func (f *fleet) checkStop(gate, world string) {
 	t := f.t
 	t.Helper()
-	ended := make(map[string]chan string)
+	ended := map[string]chan string{"/finish": make(chan string, 1), "/hold": make(chan string, 1)}
 	for _, path := range []string{"/finish", "/hold"} {
-		ended[path] = make(chan string, 1)
 		go func() {
 			out, err := f.curl(gate, "-sS", "https://allowed.example"+path)
 			ended[path] <- fmt.Sprint(out, err)
