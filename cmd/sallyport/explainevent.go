@@ -196,7 +196,7 @@ func (s eventSource) askDaemon(id string) ([][]byte, error) {
 	case errors.Is(err, errNotFound):
 		return nil, nil
 	case err != nil:
-		return nil, fmt.Errorf("%w; --events FILE looks into its log instead", err)
+		return nil, fmt.Errorf("%w --events FILE looks into its log instead", err)
 	}
 	found := make([][]byte, len(lines))
 	for i, line := range lines {
