@@ -196,7 +196,11 @@ func (s eventSource) askDaemon(id string) ([][]byte, error) {
 	case errors.Is(err, errNotFound):
 		return nil, nil
 	case err != nil:
-		return nil, fmt.Errorf("%w --events FILE looks into its log instead", err)
+		pause := ";"
+		if strings.HasSuffix(err.Error(), "?") {
+			pause = ""
+		}
+		return nil, fmt.Errorf("%w%s --events FILE looks into its log instead", err, pause)
 	}
 	found := make([][]byte, len(lines))
 	for i, line := range lines {
