@@ -375,7 +375,7 @@ func (e *encoder) match(p part) bool {
 func (e *encoder) matchState(p part) bool {
 	switch m := p.(type) {
 	case matchLocal:
-		e.add(&expr.Fib{Register: register, FlagDADDR: true, ResultADDRTYPE: true})
+		e.add(&expr.Fib{Register: register, FlagDADDR: !m.source, FlagSADDR: m.source, ResultADDRTYPE: true})
 		e.compare(m.not, native32(unix.RTN_LOCAL))
 	case matchMany:
 		e.add(&expr.Fib{Register: register, FlagDADDR: true, ResultADDRTYPE: true})

@@ -12,7 +12,6 @@ const (
 	setSources4  = "sources4"
 	setSources6  = "sources6"
 	setLinkLocal = "link_local"
-	chainSpoofed = "spoofed"
 	chainService = "services"
 )
 
@@ -23,7 +22,7 @@ var linkLocal = netip.MustParsePrefix("fe80::/10")
 func (p *Plan) gateway() table {
 	g := &gatewayModel{plan: p, t: table{family: "inet"}}
 	g.addSets()
-	g.t.chains = append(g.t.chains, p.refusal(), g.spoofed(), g.services())
+	g.t.chains = append(g.t.chains, p.refusal(), p.spoofed(), g.services())
 	redirect := chain{name: "take", hook: prerouting, priority: natPriority, nat: true}
 	in := chain{name: "in", hook: input, priority: filter, rules: []rule{a("", matchDevice{name: "lo"}, accept{})}}
 	through := chain{name: "forward", hook: forward, priority: filter}
@@ -204,14 +203,6 @@ func (g *gatewayModel) anySource(six, source bool) part {
 		name = setSources6
 	}
 	return matchAddr{six: six, source: source, set: name}
-}
-
-// spoofed tells and drops: there is nobody to answer.
-func (g *gatewayModel) spoofed() chain {
-	return chain{name: chainSpoofed, rules: []rule{
-		a("told, up to a rate", g.plan.log(LogRefused, refusedRate)),
-		a("", count{}, drop{}),
-	}}
 }
 
 // redirects are those of one way; what asks our resolver itself is left alone.

@@ -51,7 +51,7 @@ func help(user, name string, words []string) error {
 
 // helpers are run as other users, and in other network namespaces.
 var helpers = map[string]func([]string) error{
-	"flood": flood, "count": countFrames, "apply": applyForever, "dial": dialOnce, "send": sendAndClose, "receive": receive, "hold": hold, "frame": frame, "echo": echo, "devices": devices,
+	"flood": flood, "count": countFrames, "apply": applyForever, "dial": dialOnce, "send": sendAndClose, "receive": receive, "hold": hold, "frame": frame, "echo": echo, "devices": devices, "pretend": pretend,
 }
 
 // A helper is one that runs. Its lines come from its standard output.
@@ -297,6 +297,29 @@ func dialOnce(words []string) error {
 	default:
 		fmt.Println(err)
 	}
+	return nil
+}
+
+// pretend sends from an address that is not of this machine, as every user may
+// over IPv6: a datagram and the beginning of a connection to each of the others.
+func pretend(words []string) error {
+	from := sockaddrOf(netip.MustParseAddrPort(words[0]))
+	for _, word := range words[1:] {
+		for _, kind := range []int{unix.SOCK_DGRAM, unix.SOCK_STREAM | unix.SOCK_NONBLOCK} {
+			fd, err := unix.Socket(unix.AF_INET6, kind, 0)
+			if err != nil {
+				return err
+			}
+			err = errors.Join(unix.SetsockoptInt(fd, unix.SOL_IPV6, unix.IPV6_FREEBIND, 1), unix.Bind(fd, from))
+			if err != nil {
+				return err
+			}
+			_ = unix.Connect(fd, sockaddrOf(netip.MustParseAddrPort(word)))
+			_, _ = unix.Write(fd, []byte("escaped"))
+			_ = unix.Close(fd)
+		}
+	}
+	fmt.Println("sent")
 	return nil
 }
 

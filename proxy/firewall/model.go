@@ -117,8 +117,8 @@ type (
 		six bool
 		set string
 	}
-	// matchLocal is a destination that is an address of this machine.
-	matchLocal struct{ not bool }
+	// matchLocal is a destination, or a source, that is an address of this machine.
+	matchLocal struct{ source, not bool }
 	// matchMany is a destination that stands for several machines: broadcast,
 	// anycast or multicast.
 	matchMany struct{ kind manyKind }

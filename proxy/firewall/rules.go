@@ -27,6 +27,7 @@ const (
 	setErrors6     = "icmpv6_errors"
 	setNeighbours  = "neighbours"
 	chainRefuse    = "refuse"
+	chainSpoofed   = "spoofed"
 	dnsPort        = 53
 	commentClosed  = "closed family"
 	commentNoAudit = "never, not even in audit"
@@ -111,6 +112,14 @@ func (p *Plan) refusal() chain {
 		a("told, up to a rate", p.log(LogRefused, refusedRate)),
 		a("", matchProto{proto: protoTCP}, count{}, resetTCP{}),
 		a("", matchProto{proto: protoUDP}, count{}, unreachable{}),
+		a("", count{}, drop{}),
+	}}
+}
+
+// spoofed tells and drops: there is nobody to answer.
+func (p *Plan) spoofed() chain {
+	return chain{name: chainSpoofed, rules: []rule{
+		a("told, up to a rate", p.log(LogRefused, refusedRate)),
 		a("", count{}, drop{}),
 	}}
 }

@@ -35,17 +35,26 @@ func (p *Plan) sidecar() []table {
 	t.addMetadata(p)
 
 	refused := chainRefuse
-	t.chains = append(t.chains, p.refusal())
+	t.chains = append(t.chains, p.refusal(), p.spoofed())
 	if way.PassesOther {
 		refused = chainOthers
 		t.chains = append(t.chains, p.others(chainOthers, way))
 	}
 	nested := p.nested()
 	t.chains = append(t.chains,
-		chain{name: "asked", hook: output, priority: beforeNAT, rules: append([]rule{a("our own", p.own(), accept{})}, p.asked()...)},
+		chain{name: "check", hook: output, priority: beforeNAT, rules: []rule{
+			a("our own", p.own(), accept{}),
+			// Every user may send IPv6 from any address (IPV6_FREEBIND), and whoever
+			// answers on this machine, the kernel and ourselves, would carry it out.
+			a("its answer would leave elsewhere", anySocket, matchLocal{source: true, not: true}, goTo{chainSpoofed}),
+		}},
+		chain{name: "asked", hook: output, priority: afterChecks, rules: append([]rule{a("our own", p.own(), accept{})}, p.asked()...)},
 		chain{name: "take", hook: output, priority: natPriority, nat: true, rules: append([]rule{a("our own", p.own(), accept{})}, way.redirects()...)},
 		chain{name: "out", hook: output, priority: filter, drop: true, rules: p.out(way, refused)},
-		chain{name: "asked_nested", hook: prerouting, priority: beforeNAT, rules: p.asked(nested...)},
+		chain{name: "check_nested", hook: prerouting, priority: beforeNAT, rules: []rule{
+			a("its answer would leave elsewhere", and(nested, matchSpoofed{}, goTo{chainSpoofed})...),
+		}},
+		chain{name: "asked_nested", hook: prerouting, priority: afterChecks, rules: p.asked(nested...)},
 		chain{name: "take_nested", hook: prerouting, priority: natPriority, nat: true, rules: append(p.known(), way.redirects()...)},
 		chain{name: "in", hook: input, priority: filter, rules: p.in(way, nested)},
 		chain{name: "forward", hook: forward, priority: filter, drop: true, rules: p.through(way, refused)})
@@ -94,6 +103,12 @@ func (p *Plan) out(way *Way, refused string) []rule {
 		a("what stays on this machine", matchLocal{}, accept{}),
 		a("all else that a process sends", anySocket, goTo{refused}),
 		a("what outlives our sockets", matchMark{}, accept{}))
+	if len(p.Devices) > 0 {
+		// An error quotes the packet that it is about. Containers need them, the
+		// network outside needs none: nothing of its is routed here.
+		rules = append(rules, a("errors stay inside", matchDevice{out: true, set: setDevices}, matchICMP{set: setErrors4}, count{}, drop{}),
+			a("errors stay inside", matchDevice{out: true, set: setDevices}, matchICMP{six: true, set: setErrors6}, count{}, drop{}))
+	}
 	rules = append(rules, kernelsOwn()...)
 	return append(rules, a("", count{}))
 }

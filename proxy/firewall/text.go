@@ -176,8 +176,10 @@ func (m matchPort) text() string {
 func (m matchAddr) text() string {
 	return word(m.six, "ip6 ", "ip ") + word(m.source, "saddr ", "daddr ") + equals(m.not) + oneOrSet(m.addr.String(), m.set)
 }
-func (m matchICMP) text() string     { return word(m.six, "icmpv6", "icmp") + " type @" + m.set }
-func (m matchLocal) text() string    { return "fib daddr type " + equals(m.not) + "local" }
+func (m matchICMP) text() string { return word(m.six, "icmpv6", "icmp") + " type @" + m.set }
+func (m matchLocal) text() string {
+	return "fib " + word(m.source, "saddr", "daddr") + " type " + equals(m.not) + "local"
+}
 func (m matchMany) text() string     { return "fib daddr type " + string(m.kind) }
 func (matchSpoofed) text() string    { return "fib saddr . iif oif missing" }
 func (matchRedirected) text() string { return "ct status dnat" }

@@ -203,6 +203,35 @@ func TestSidecarWays(t *testing.T) {
 	}
 }
 
+// TestNobodyElseIsAnswered has a job send from the address of another machine:
+// whoever answers here, the kernel with an error or we ourselves, would carry
+// the job's bytes out.
+func TestNobodyElseIsAnswered(t *testing.T) {
+	_, arrived := newWorld(t)
+	const other = "[2001:db8::7]:4000"
+	start(t, "", ownUser, "echo", "gate", "[::]:3129", "[::]:5300").line()
+	start(t, "", jobUser, "pretend", other, "[fd77::1]:9999").line()
+	if arrived.settled() == 0 {
+		t.Error("nothing goes out without the tables: this test counts nothing")
+	}
+	apply(t, worldPlan())
+	before := arrived.settled()
+	for _, to := range []string{
+		"[::1]:9999", "[fd77::1]:9999", // where nobody listens
+		"[::1]:53", "[fd77::1]:53", "[2001:db8::9]:53", "[::1]:5300", // our resolver
+		"[::1]:3129", "[fd77::1]:3129", "[2001:db8::9]:443", // our transparent listener
+		"[2001:db8::7]:9999", // what is refused
+	} {
+		start(t, "", jobUser, "pretend", other, to).line()
+		if n := arrived.number() - before; n != 0 {
+			t.Fatalf("%s: %d packets escaped", to, n)
+		}
+	}
+	if n := arrived.settled() - before; n != 0 {
+		t.Errorf("%d packets escaped", n)
+	}
+}
+
 // TestWhatASocketLeavesBehindGetsOut closes our own socket with most of its
 // data still to be sent: those packets have no user any more.
 func TestWhatASocketLeavesBehindGetsOut(t *testing.T) {
@@ -269,6 +298,18 @@ func TestNestedContainers(t *testing.T) {
 	}
 	if n := arrived.number() - before; n != 0 {
 		t.Errorf("pings: %d packets escaped", n)
+	}
+	// What it says in another's name is not answered, least of all to that one.
+	before = arrived.settled()
+	for addr, own := range map[string][]string{"198.51.100.7": {"172.17.0.1:53", "172.17.0.1:9999"}, "2001:db8::7": {"[fd17::1]:53", "[fd17::1]:9999"}} {
+		shell(t, "ip", "-n", nested, "addr", "add", addr, "dev", "lo")
+		for _, to := range own {
+			start(t, nested, 0, "dial", "udp", to, addr).line()
+			start(t, nested, 0, "dial", "tcp", to, addr).line()
+		}
+	}
+	if n := arrived.settled() - before; n != 0 {
+		t.Errorf("in another's name: %d packets reached the network", n)
 	}
 }
 
