@@ -187,6 +187,8 @@ func TestEachAlertIsRaisedByWhatItNames(t *testing.T) {
 		{"broadcast", events{packet("udp", "255.255.255.255", 67, reason(allowlists.SpecialAddress))}, ""},
 
 		{"enforcement is gone", events{{Kind: alerting.KindSystem, Event: alerting.SystemEnforcement, Time: noon, Details: map[string]any{"state": "not-in-place", "faults": []string{"a rule is missing"}}}}, "policy:high:1"},
+		{"enforcement can no longer be measured", events{{Kind: alerting.KindSystem, Event: alerting.SystemEnforcement, Time: noon, Details: map[string]any{"state": "unknown", "lost": true}}}, "policy:high:1"},
+		{"enforcement was never measured", events{{Kind: alerting.KindSystem, Event: alerting.SystemEnforcement, Time: noon, Details: map[string]any{"state": "unknown", "lost": false}}}, ""},
 		{"enforcement is there", events{{Kind: alerting.KindSystem, Event: alerting.SystemEnforcement, Time: noon, Details: map[string]any{"state": "in-place"}}}, ""},
 		{"a reload did not work", events{{Kind: alerting.KindSystem, Event: alerting.SystemReloadFailed, Time: noon}}, "policy:medium:1"},
 		{"the log is degraded", events{{Kind: alerting.KindSystem, Event: alerting.SystemLogDegraded, Time: noon}}, "policy:medium:1"},

@@ -26,10 +26,14 @@ func (policyTrouble) observe(e *Event, _ time.Time) []finding {
 			summary += ": " + cause
 		}
 	case e.Kind == KindSystem && e.Event == SystemEnforcement:
-		if e.Details["state"] != "not-in-place" {
+		switch lost, _ := e.Details["lost"].(bool); {
+		case e.Details["state"] == "not-in-place":
+			severity, subject, summary = High, SystemEnforcement, "enforcement is not in place"
+		case lost:
+			severity, subject, summary = High, SystemEnforcement, "enforcement can no longer be measured"
+		default:
 			return nil
 		}
-		severity, subject, summary = High, SystemEnforcement, "enforcement is not in place"
 		if faults := texts(e.Details["faults"]); len(faults) > 0 {
 			summary += ": " + faults[0]
 		}

@@ -61,7 +61,7 @@ var systemEvents = map[string][2]string{
 	alerting.SystemEventsMissed: {"events did not reach the correlator, whose queue was full, and no file had them", "`missed`, `error`"},
 	alerting.SystemAlertFolded:  {"alerts were folded into one, as there were too many", "`alert`, `pool`, `severity`, `groups`, `count`, `into` (id of the alert that took them over)"},
 	alerting.SystemPacketsLost:  {"the firewall refused packets that have no event, at most once a minute", "`lost` (the kernel could not tell of them; with CAP_NET_ADMIN kept, also those beyond the rate of 200 a second), `unrecorded` (beyond the bounds of what is remembered; docs/metrics.md)"},
-	alerting.SystemEnforcement:  {"what was measured of the firewall is another than before", "`placement`, `state` (`in-place`, `not-in-place`, `unknown`), `by` (`table`: compared in the kernel; `probe`: by effect; `none`), `faults`"},
+	alerting.SystemEnforcement:  {"what was measured of the firewall is another than before", "`placement`, `state` (`in-place`, `not-in-place`, `unknown`), `by` (`table`: compared in the kernel; `probe`: by effect; `none`), `faults` (sentences; other ones of the same state at most once a minute), `lost` (it was measured before, and no longer can be)"},
 	alerting.SystemSinkStopped:  {"a sink answered that its address or credentials are wrong; its alerts are kept", "`sink`, `cause`, `kept_hours`"},
 	alerting.SystemStateFailed:  {"the state of alerts cannot be written", "`error`"},
 }

@@ -23,6 +23,10 @@ import (
 // when it was seen twice.
 const measureEvery = 5 * time.Second
 
+// faultsEvery is how often other faults of the same state are told: those of a
+// job's processes come and go with them.
+const faultsEvery = time.Minute
+
 // A measurement is what one look at the enforcement found.
 type measurement struct {
 	Placement string   `json:"placement"`
@@ -38,11 +42,16 @@ type measurement struct {
 type enforcement struct {
 	prober   atomic.Pointer[firewall.Prober] // nil without a child
 	probeUID uint32                          // its user
+	probePID int                             // 0 if it was never started
 
 	mu    sync.Mutex
-	last  measurement // told
+	last  measurement // what status says
 	stale string      // why the tables are not those of the policy in force; "" if they are
 	bad   int         // misses in a row
+
+	// For the goroutine that measures.
+	told   measurement // by an event
+	toldAt time.Time
 }
 
 // prepareEnforcement starts what measuring needs while the daemon may still do
@@ -54,10 +63,11 @@ func (d *daemon) prepareEnforcement() error {
 		return nil
 	}
 	d.enforcement.probeUID = d.options.uid + 1
-	in, out, err := startProbe(d.enforcement.probeUID)
+	in, out, pid, err := startProbe(d.enforcement.probeUID)
 	if err != nil {
 		return fmt.Errorf("starting the probe that measures the firewall: %w", err)
 	}
+	d.enforcement.probePID = pid
 	d.enforcement.prober.Store(firewall.NewProber(in, out))
 	return nil
 }
@@ -88,9 +98,11 @@ func (e *enforcement) probedName(name string) bool {
 	return p != nil && p.Name(name)
 }
 
-// probedPacket reports whether a refused packet is of the child that probes.
+// probedPacket reports whether a refused packet is of the child that probes. A
+// job may run as the same user, so it must be one that was issued.
 func (e *enforcement) probedPacket(p firewall.Packet) bool {
-	return e.prober.Load() != nil && p.HasUID && p.UID == e.probeUID
+	prober := e.prober.Load()
+	return prober != nil && p.HasUID && p.UID == e.probeUID && prober.Refused(p.Dst)
 }
 
 // measureEnforcement measures until ctx ends, and says in metric, event and
@@ -103,7 +115,11 @@ func (d *daemon) measureEnforcement(ctx context.Context) error {
 	tick := time.NewTicker(measureEvery)
 	defer tick.Stop()
 	for {
-		d.tellMeasurement(d.measure(ctx))
+		m := d.measure(ctx)
+		if ctx.Err() != nil {
+			return nil // what was cut short says nothing
+		}
+		d.tellMeasurement(m)
 		select {
 		case <-ctx.Done():
 			return nil
@@ -141,7 +157,7 @@ func (d *daemon) measure(ctx context.Context) measurement {
 	}
 	d.enforcement.mu.Unlock()
 	if d.placement == firewall.Sidecar {
-		byJobs(plan, &m)
+		d.byJobs(plan, &m)
 	}
 	m.Enforced = m.State == tableInPlace
 	return m
@@ -166,8 +182,8 @@ func (d *daemon) byProbe(ctx context.Context, plan *firewall.Plan, m *measuremen
 		m.Faults = append(m.Faults, "and measuring by effect needs a start as root with --uid in a sidecar")
 		return
 	}
-	way := plan.Ways[0]
-	faults, err := p.Round(ctx, way.TCP.V4 != 0 && way.DNS.V4 != 0, way.TCP.V6 != 0 && way.DNS.V6 != 0, d.privateAddrs())
+	private := append(d.privateAddrs(), firewall.HiddenDoors("/proc/self", plan.Resolvers)...)
+	faults, err := p.Round(ctx, &plan.Ways[0], private)
 	switch {
 	case err != nil:
 		d.enforcement.prober.Store(nil)
@@ -196,8 +212,8 @@ func (d *daemon) privateAddrs() []netip.AddrPort {
 
 // byJobs adds what the job's processes may do. One that nobody sees may do
 // anything: then enforcement is not known.
-func byJobs(plan *firewall.Plan, m *measurement) {
-	jobs := firewall.Jobs{Root: "/proc", Self: os.Getpid(), Own: plan.Own}
+func (d *daemon) byJobs(plan *firewall.Plan, m *measurement) {
+	jobs := firewall.Jobs{Root: "/proc", Self: os.Getpid(), Child: d.enforcement.probePID, Own: plan.Own}
 	faults, seen, err := jobs.Faults()
 	switch {
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
@@ -221,23 +237,25 @@ func byJobs(plan *firewall.Plan, m *measurement) {
 func (d *daemon) tellMeasurement(m measurement) {
 	e := &d.enforcement
 	e.mu.Lock()
-	was := e.last
 	if m.State == tableNotInPlace {
 		e.bad++
 	} else {
 		e.bad = 0
 	}
-	if e.bad == 1 && was.State != tableNotInPlace {
+	if e.bad == 1 && e.last.State != tableNotInPlace {
 		e.mu.Unlock()
 		return
 	}
 	e.last = m
 	e.mu.Unlock()
 	d.metrics.enforced(m.Placement, m.Enforced)
-	if was.State == m.State && was.By == m.By && slices.Equal(was.Faults, m.Faults) {
+	if same := e.told.State == m.State && e.told.By == m.By; same && (slices.Equal(e.told.Faults, m.Faults) || time.Since(e.toldAt) < faultsEvery) {
 		return
 	}
-	d.alerts.System(alerting.SystemEnforcement, map[string]any{"placement": m.Placement, "state": m.State, "by": m.By, "faults": m.Faults})
+	// Once measured, by none is no state to stay in: whoever stopped it may be the job.
+	lost := m.By == "none" && (e.told.By == "table" || e.told.By == "probe")
+	e.told, e.toldAt = m, time.Now()
+	d.alerts.System(alerting.SystemEnforcement, map[string]any{"placement": m.Placement, "state": m.State, "by": m.By, "faults": m.Faults, "lost": lost})
 	if m.State == tableInPlace {
 		d.log.Info().Str("by", m.By).Msg("nothing leaves by another way: measured")
 	} else {

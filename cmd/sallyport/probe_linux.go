@@ -13,7 +13,7 @@ import (
 
 // startProbe starts our own program as another user, with nothing but two
 // pipes. It ends when the first is closed, as it is when we end.
-func startProbe(uid uint32) (in io.Writer, out io.Reader, err error) {
+func startProbe(uid uint32) (in io.Writer, out io.Reader, pid int, err error) {
 	cmd := exec.Command("/proc/self/exe", "probe")
 	cmd.Env = []string{}
 	cmd.Dir = "/"
@@ -21,14 +21,21 @@ func startProbe(uid uint32) (in io.Writer, out io.Reader, err error) {
 	in, inErr := cmd.StdinPipe()
 	out, outErr := cmd.StdoutPipe()
 	if err := errors.Join(inErr, outErr); err != nil {
-		return nil, nil, err
+		return nil, nil, 0, err
 	}
 	cmd.Stderr = os.Stderr
-	return in, out, cmd.Start()
+	if err := cmd.Start(); err != nil {
+		return nil, nil, 0, err
+	}
+	return in, out, cmd.Process.Pid, nil
 }
 
-// giveUpEverything leaves the child no way to more than it has.
+// giveUpEverything leaves the child no way to more than it has, and others of
+// its user no way into it: what it says is what we report.
 func giveUpEverything() error {
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return err
+	}
 	if err := cap.NewSet().SetProc(); err != nil {
 		return err
 	}

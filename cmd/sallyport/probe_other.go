@@ -9,7 +9,9 @@ import (
 )
 
 // startProbe needs Linux.
-func startProbe(uint32) (io.Writer, io.Reader, error) { return nil, nil, firewall.ErrUnsupported }
+func startProbe(uint32) (io.Writer, io.Reader, int, error) {
+	return nil, nil, 0, firewall.ErrUnsupported
+}
 
 // giveUpEverything needs Linux.
 func giveUpEverything() error { return nil }

@@ -51,7 +51,7 @@ func help(user, name string, words []string) error {
 
 // helpers are run as other users, and in other network namespaces.
 var helpers = map[string]func([]string) error{
-	"flood": flood, "count": countFrames, "apply": applyForever, "dial": dialOnce, "send": sendAndClose, "receive": receive, "hold": hold, "frame": frame, "echo": echo, "devices": devices, "pretend": pretend,
+	"flood": flood, "count": countFrames, "apply": applyForever, "dial": dialOnce, "send": sendAndClose, "receive": receive, "hold": hold, "frame": frame, "echo": echo, "devices": devices, "pretend": pretend, "probe": probe,
 }
 
 // A helper is one that runs. Its lines come from its standard output.
@@ -60,6 +60,7 @@ type helper struct {
 	cmd   *exec.Cmd
 	in    io.WriteCloser
 	lines *bufio.Scanner
+	rest  []byte // of the line that Read gives
 }
 
 // start runs a helper as a user in a namespace: "" is that of this thread.
@@ -122,6 +123,22 @@ func answer(n func() int64) {
 	for in := bufio.NewScanner(os.Stdin); in.Scan(); {
 		fmt.Fprintln(os.Stdout, n())
 	}
+}
+
+// probe is the child of a Prober.
+func probe([]string) error { return firewall.Probe(os.Stdin, os.Stdout) }
+
+// Read gives the lines of its output to whoever wants them as a stream.
+func (h *helper) Read(b []byte) (int, error) {
+	for len(h.rest) == 0 {
+		if !h.lines.Scan() {
+			return 0, io.EOF
+		}
+		h.rest = append(h.lines.Bytes(), '\n')
+	}
+	n := copy(b, h.rest)
+	h.rest = h.rest[n:]
+	return n, nil
 }
 
 // flood sends to addresses as fast as it can, UDP and TCP, and counts.

@@ -1,12 +1,15 @@
 package firewall
 
 import (
-	"bufio"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -14,9 +17,10 @@ import (
 // Jobs looks at the processes beside us in a sidecar: whether they could get
 // past the tables. It reads proc(5) and needs no privilege.
 type Jobs struct {
-	Root string // where proc is mounted
-	Self int    // our own process
-	Own  Identity
+	Root  string // where proc is mounted
+	Self  int    // our own process
+	Child int    // our own, that probes; 0 without one
+	Own   Identity
 }
 
 // dangerous are the capabilities (linux/capability.h) with which a process gets
@@ -30,9 +34,12 @@ var (
 	changesUser = map[uint]string{unix.CAP_SETUID: "SETUID", unix.CAP_SETGID: "SETGID"}
 )
 
-// initialPIDs is the inode of the machine's own PID namespace, PROC_PID_INIT_INO
-// of include/linux/proc_ns.h.
-const initialPIDs = "pid:[4026531836]"
+// The machine's own namespaces: PROC_PID_INIT_INO and PROC_CGROUP_INIT_INO of
+// include/linux/proc_ns.h.
+const (
+	initialPIDs    = "pid:[4026531836]"
+	initialCgroups = "cgroup:[4026531835]"
+)
 
 // firstPerson is the least uid of people and jobs on a machine, UID_MIN of login.defs(5).
 const firstPerson = 1000
@@ -42,14 +49,17 @@ const maxJobFaults = 8
 
 // A process is what proc says of one.
 type process struct {
-	pid, parent int
-	name        string
-	uid         uint64
-	zombie      bool
-	bounding    uint64
-	permitted   uint64
-	noNewPrivs  bool
+	pid        int
+	name       string
+	uids       []uint64 // real, effective, saved, of files
+	zombie     bool
+	bounding   uint64
+	permitted  uint64
+	noNewPrivs bool
 }
+
+// errHidden is that of a process whose rights nobody lets us see.
+var errHidden = errors.New("there are processes whose rights cannot be read: mount proc without hidepid")
 
 // Faults says what the processes of jobs may do that they must not, one
 // sentence each, and how many such processes were seen. On a machine of its own
@@ -60,56 +70,81 @@ func (j *Jobs) Faults() (faults []string, seen int, err error) {
 	if err != nil {
 		return nil, 0, fmt.Errorf("looking for the job's processes: %w", err)
 	}
-	machine := j.link(j.Self, "pid") == initialPIDs
-	mine, users := j.cgroups(j.Self), j.users(j.Self)
-	network := j.link(j.Self, "net")
+	us := j.ourselves()
 	for _, e := range entries {
 		pid, err := strconv.Atoi(e.Name())
-		if err != nil || pid == j.Self {
+		if err != nil || pid == j.Self || pid == j.Child {
 			continue
 		}
 		p, err := j.process(pid)
 		switch {
-		case err != nil, p.zombie, p.parent == j.Self, pid == 1 && p.name == "pause":
-			continue // it has ended, is ours, or holds a pod's namespaces
-		case machine && (p.uid < firstPerson || p.uid == uint64(j.Own.UID)):
-			continue // a service of the machine, or another of us
-		case !machine && mine != "" && j.cgroups(pid) == mine:
-			continue // of our own container, such as a health check
-		case j.elsewhere(pid, network):
+		case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ESRCH), err == nil && p.zombie:
+			continue // it has ended
+		case err != nil:
+			if fault := errHidden.Error(); !slices.Contains(faults, fault) {
+				faults = append(faults, fault)
+			}
+			continue
+		case us.excuses(j, &p):
 			continue
 		}
 		seen++
-		if users != "" && j.users(pid) != users {
-			continue // capabilities of another user namespace do not reach ours
-		}
-		if fault := j.fault(p); fault != "" && len(faults) < maxJobFaults {
+		if fault := j.fault(&p, us.users); fault != "" && len(faults) < maxJobFaults {
 			faults = append(faults, fault)
 		}
 	}
-	return append(faults, j.frameSockets()...), seen, nil
+	return append(faults, j.frameSockets(us.machine)...), seen, nil
 }
 
-// fault says what one process may do.
-func (j *Jobs) fault(p process) string {
-	held := p.bounding
-	if p.noNewPrivs {
-		held = p.permitted
+// ourselves is where we stand: what others are compared with.
+type ourselves struct {
+	machine                 bool // in no container
+	cgroups, users, network string
+}
+
+func (j *Jobs) ourselves() ourselves {
+	return ourselves{
+		machine: j.link(j.Self, "pid") == initialPIDs,
+		cgroups: j.cgroups(j.Self), users: j.users(j.Self), network: j.link(j.Self, "net"),
+	}
+}
+
+// excuses reports whether a process is none of a job. Its parent says nothing:
+// where we are the first process, whatever a job leaves behind becomes our child.
+func (us *ourselves) excuses(j *Jobs, p *process) bool {
+	switch {
+	case p.pid == 1 && p.name == "pause":
+		return true // it holds a pod's namespaces
+	case us.machine && (p.uids[0] < firstPerson || p.uids[0] == uint64(j.Own.UID)):
+		return true // a service of the machine, or another of us
+	case !us.machine && us.cgroups != "" && j.cgroups(p.pid) == us.cgroups:
+		return true // of our own container, such as a health check
+	default:
+		return j.elsewhere(p.pid, us.network)
+	}
+}
+
+// fault says what one process may do, if that is too much. Capabilities of
+// another user namespace reach nothing of ours, but users that it maps.
+func (j *Jobs) fault(p *process, ourUsers string) string {
+	byUser := j.Own.Cgroup.ID == 0
+	theirs := j.users(p.pid)
+	nested := theirs != "" && theirs != ourUsers
+	if nested && !(byUser && hasUser(theirs, j.Own.UID)) {
+		return ""
 	}
 	var names []string
-	collect := func(table map[uint]string) {
-		for bit := range uint(64) {
-			if name, known := table[bit]; known && held&(1<<bit) != 0 {
-				names = append(names, name)
-			}
-		}
+	if !nested {
+		names = p.may(dangerous)
 	}
-	collect(dangerous)
-	if j.Own.Cgroup.ID == 0 {
-		collect(changesUser)
+	if byUser {
+		names = append(names, p.may(changesUser)...)
 	}
 	switch {
-	case len(names) == 0 && (p.noNewPrivs || j.Own.Cgroup.ID != 0):
+	case byUser && slices.Contains(p.uids, uint64(j.Own.UID)):
+		return fmt.Sprintf("process %d (%s) of the job runs as user %d, whom the firewall lets out: run it as another, or Sallyport with another --uid",
+			p.pid, printable(p.name), j.Own.UID)
+	case len(names) == 0 && (p.noNewPrivs || !byUser):
 		return ""
 	case len(names) == 0:
 		// Root of a container can give any file to our user and set the bit, with
@@ -121,26 +156,37 @@ func (j *Jobs) fault(p process) string {
 		p.pid, printable(p.name), strings.Join(names, ", "))
 }
 
+// may names those capabilities of a table that the process has or can gain.
+func (p *process) may(table map[uint]string) (names []string) {
+	held := p.bounding
+	if p.noNewPrivs {
+		held = p.permitted
+	}
+	for bit := range uint(64) {
+		if name, known := table[bit]; known && held&(1<<bit) != 0 {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
 // process reads /proc/PID/status.
 func (j *Jobs) process(pid int) (process, error) {
 	text, err := os.ReadFile(j.path(pid, "status"))
 	if err != nil {
 		return process{}, err
 	}
-	p := process{pid: pid, bounding: ^uint64(0), permitted: ^uint64(0)} // what is not said may be anything
+	p := process{pid: pid, uids: []uint64{0}, bounding: ^uint64(0), permitted: ^uint64(0)} // what is not said may be anything
 	for line := range strings.Lines(string(text)) {
 		key, value, _ := strings.Cut(line, ":")
 		value = strings.TrimSpace(value)
-		first, _, _ := strings.Cut(value, "\t")
 		switch key {
 		case "Name":
 			p.name = value
 		case "State":
 			p.zombie = strings.HasPrefix(value, "Z") || strings.HasPrefix(value, "X")
-		case "PPid":
-			p.parent, _ = strconv.Atoi(value)
 		case "Uid":
-			p.uid, _ = strconv.ParseUint(first, 10, 32)
+			p.uids = numbers(value)
 		case "CapPrm":
 			p.permitted = capabilities(value)
 		case "CapBnd":
@@ -150,6 +196,19 @@ func (j *Jobs) process(pid int) (process, error) {
 		}
 	}
 	return p, nil
+}
+
+// numbers reads those of a line; there is one at least.
+func numbers(text string) []uint64 {
+	list := []uint64{}
+	for _, word := range strings.Fields(text) {
+		n, _ := strconv.ParseUint(word, 10, 64)
+		list = append(list, n)
+	}
+	if len(list) == 0 {
+		return []uint64{0}
+	}
+	return list
 }
 
 // capabilities reads a capability set; one that cannot be read is everything.
@@ -162,11 +221,14 @@ func capabilities(text string) uint64 {
 }
 
 // cgroups is where a process is accounted, "" if it is the root of everything
-// or cannot be read.
+// or cannot be read. A container with a cgroup namespace is at its own root.
 func (j *Jobs) cgroups(pid int) string {
 	text, err := os.ReadFile(j.path(pid, "cgroup"))
 	if err != nil {
 		return ""
+	}
+	if space := j.link(j.Self, "cgroup"); space != "" && space != initialCgroups {
+		return string(text)
 	}
 	for line := range strings.Lines(string(text)) {
 		if parts := strings.SplitN(strings.TrimSpace(line), ":", 3); len(parts) == 3 && parts[2] != "/" {
@@ -176,10 +238,22 @@ func (j *Jobs) cgroups(pid int) string {
 	return ""
 }
 
-// users is the map of a process's user namespace.
+// users is the map of a process's user namespace, as we see it: triples of the
+// first inside, the first outside, and how many. It is "" if it cannot be read.
 func (j *Jobs) users(pid int) string {
 	text, _ := os.ReadFile(j.path(pid, "uid_map"))
 	return strings.Join(strings.Fields(string(text)), " ")
+}
+
+// hasUser reports whether a map has a user of ours outside.
+func hasUser(users string, uid uint32) bool {
+	list := numbers(users)
+	for ; len(list) >= 3; list = list[3:] {
+		if outside := list[1]; outside <= uint64(uid) && uint64(uid)-outside < list[2] {
+			return true
+		}
+	}
+	return false
 }
 
 // elsewhere reports whether a process is known to be in another network
@@ -196,25 +270,4 @@ func (j *Jobs) link(pid int, space string) string {
 
 func (j *Jobs) path(pid int, name string) string {
 	return filepath.Join(j.Root, strconv.Itoa(pid), name)
-}
-
-// frameSockets tells of sockets for raw frames in our network namespace that
-// are not ours: whoever has one can use what no table of ours sees whole.
-func (j *Jobs) frameSockets() []string {
-	file, err := os.Open(j.path(j.Self, "net/packet"))
-	if err != nil {
-		return nil
-	}
-	defer file.Close()
-	var faults []string
-	lines := bufio.NewScanner(file)
-	for lines.Scan() && len(faults) < maxJobFaults {
-		// sk RefCnt Type Proto Iface R Rmem User Inode
-		fields := strings.Fields(lines.Text())
-		if len(fields) < 9 || fields[0] == "sk" || fields[7] == strconv.FormatUint(uint64(j.Own.UID), 10) {
-			continue
-		}
-		faults = append(faults, fmt.Sprintf("user %s has a socket for raw frames here: drop NET_RAW from whatever it runs", fields[7]))
-	}
-	return faults
 }

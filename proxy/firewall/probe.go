@@ -25,7 +25,8 @@ type ProbeRequest struct {
 	DNS     []netip.AddrPort // resolvers to ask for Name, over UDP and TCP
 	Name    string           // without the final dot
 	UDP     []netip.AddrPort // must be refused at once
-	Private []netip.AddrPort // our own private listeners: must refuse
+	Closed  []netip.AddrPort // TCP that must be refused at once
+	Private []netip.AddrPort // listeners on this machine that are not the job's: TCP must not open
 }
 
 // A ProbeReply says what the child saw that must not be, and which of TCP and
@@ -86,6 +87,9 @@ func (r *ProbeRequest) round() ProbeReply {
 	}
 	for _, addr := range r.UDP {
 		try(addr, refusedUDP)
+	}
+	for _, addr := range r.Closed {
+		try(addr, closedTCP)
 	}
 	for _, addr := range r.Private {
 		try(addr, refusedTCP)
@@ -158,14 +162,22 @@ func refusedUDP(ctx context.Context, addr netip.AddrPort) string {
 	return fmt.Sprintf("UDP to %s was not refused", addr)
 }
 
-// refusedTCP tries one of our private listeners.
+// closedTCP tries a family that no listener of ours takes.
+func closedTCP(ctx context.Context, addr netip.AddrPort) string {
+	if err := touchTCP(ctx, addr); err == nil || isTimeout(err) {
+		return fmt.Sprintf("TCP to %s was not refused", addr)
+	}
+	return ""
+}
+
+// refusedTCP tries one of the private listeners.
 func refusedTCP(ctx context.Context, addr netip.AddrPort) string {
 	conn, err := new(net.Dialer).DialContext(ctx, "tcp", addr.String())
 	if err != nil {
 		return ""
 	}
 	conn.Close()
-	return fmt.Sprintf("%s, which is ours alone, is open to the job", addr)
+	return fmt.Sprintf("%s, which is not the job's, is open to it", addr)
 }
 
 // noWay reports whether there is no way to an address at all.

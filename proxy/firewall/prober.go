@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math/big"
@@ -21,26 +22,42 @@ const ProbeDomain = ".probe.sallyport.invalid"
 // The ranges for documentation: RFC 5737 and RFC 3849.
 var (
 	testNets4 = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("198.51.100.0/24"), netip.MustParsePrefix("203.0.113.0/24")}
-	testNet6  = netip.MustParsePrefix("2001:db8::/64")
+	testNets6 = []netip.Prefix{netip.MustParsePrefix("2001:db8::/64")}
 )
+
+// probeAnswer is how long a round waits for the child, which needs probeTime.
+const probeAnswer = probeTime + time.Second
 
 // A Prober measures a sidecar's firewall by its effect, through a child that
 // stands where a job stands. It issues random destinations, and sees whether
-// they come to our own listeners. Round is for one goroutine; Conn and Name are
-// safe for concurrent use.
+// they come to our own listeners. Round is for one goroutine; the other methods
+// are safe for concurrent use.
 type Prober struct {
-	in  *json.Encoder
-	out *json.Decoder
+	in      *json.Encoder
+	replies chan ProbeReply // closed when the child is gone
+	owed    bool            // a reply that came too late is still to come
 
-	mu    sync.Mutex
-	conns map[netip.AddrPort]bool // issued; true once it came
-	name  string
-	asked int // times that name came
+	mu      sync.Mutex
+	conns   map[netip.AddrPort]bool // issued; true once it came
+	name    string
+	asked   int                        // times that name came
+	refused [2]map[netip.AddrPort]bool // what must be refused: of this round and the one before
 }
 
 // NewProber drives a child that runs Probe, by its standard input and output.
 func NewProber(in io.Writer, out io.Reader) *Prober {
-	return &Prober{in: json.NewEncoder(in), out: json.NewDecoder(out)}
+	p := &Prober{in: json.NewEncoder(in), replies: make(chan ProbeReply)}
+	go func() {
+		defer close(p.replies)
+		for replies := json.NewDecoder(out); ; {
+			var reply ProbeReply
+			if replies.Decode(&reply) != nil {
+				return
+			}
+			p.replies <- reply
+		}
+	}()
+	return p
 }
 
 // Conn reports whether a redirected connection is one of the round's, which it
@@ -56,8 +73,7 @@ func (p *Prober) Conn(to netip.AddrPort) bool {
 	return true
 }
 
-// Name reports whether a question is one of the round's. The case is not ours
-// alone to choose.
+// Name reports whether a question is one of the round's, by its name in lower case.
 func (p *Prober) Name(name string) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -68,38 +84,102 @@ func (p *Prober) Name(name string) bool {
 	return true
 }
 
-// Round measures once: v4 and v6 are the families that are redirected, private
-// our own listeners that no job may reach. It gives what is wrong; the error is
-// that of a child that is gone.
-func (p *Prober) Round(ctx context.Context, v4, v6 bool, private []netip.AddrPort) ([]string, error) {
-	request := ProbeRequest{Name: randomHex() + ProbeDomain, Private: private}
-	if v4 {
-		for _, net := range testNets4 {
-			request.TCP = append(request.TCP, randomIn(net))
-		}
-		request.DNS = append(request.DNS, netip.AddrPortFrom(randomIn(testNets4[0]).Addr(), dnsPort))
-	}
-	if v6 {
-		request.TCP = append(request.TCP, randomIn(testNet6))
-		request.DNS = append(request.DNS, netip.AddrPortFrom(randomIn(testNet6).Addr(), dnsPort))
-	}
-	for _, to := range request.TCP {
-		request.UDP = append(request.UDP, netip.AddrPortFrom(to.Addr(), 4433))
-	}
+// Refused reports whether a packet to this destination, if the child sent it, is
+// one that had to be refused.
+func (p *Prober) Refused(to netip.AddrPort) bool {
 	p.mu.Lock()
-	p.conns, p.name, p.asked = make(map[netip.AddrPort]bool), request.Name, 0
-	for _, to := range request.TCP {
-		p.conns[to] = false
+	defer p.mu.Unlock()
+	return p.refused[0][to] || p.refused[1][to]
+}
+
+// Round measures once what a plan's way promises; private are listeners on this
+// machine that are not the job's. It gives what is wrong; the error is that of a
+// child that is gone, or of ctx.
+func (p *Prober) Round(ctx context.Context, way *Way, private []netip.AddrPort) ([]string, error) {
+	if p.owed { // the child was held up: what it says now is of a round that is over
+		if _, late, err := p.reply(ctx); late || err != nil {
+			return []string{"the probe was stopped, and does not answer"}, err
+		}
+		p.owed = false
 	}
-	p.mu.Unlock()
+	request := newProbeRequest(way, private)
+	p.begin(request)
 	if err := p.in.Encode(request); err != nil {
 		return nil, fmt.Errorf("asking the probe: %w", err)
 	}
-	var reply ProbeReply
-	if err := p.out.Decode(&reply); err != nil {
-		return nil, fmt.Errorf("hearing the probe: %w", err)
+	reply, late, err := p.reply(ctx)
+	if late || err != nil {
+		p.owed = true
+		return []string{"the probe does not answer"}, err
 	}
-	questions := 2 * len(request.DNS)
+	return p.end(ctx, request, reply), nil
+}
+
+// reply waits for the child's next; late means that none came in time.
+func (p *Prober) reply(ctx context.Context) (reply ProbeReply, late bool, err error) {
+	timer := time.NewTimer(probeAnswer)
+	defer timer.Stop()
+	select {
+	case reply, ok := <-p.replies:
+		if !ok {
+			return reply, false, errors.New("the probe that measures by effect has ended; it is started with Sallyport")
+		}
+		return reply, false, nil
+	case <-timer.C:
+		return reply, true, nil
+	case <-ctx.Done():
+		return reply, false, ctx.Err()
+	}
+}
+
+// newProbeRequest chooses destinations in every range that is redirected, and
+// in those that are closed.
+func newProbeRequest(way *Way, private []netip.AddrPort) *ProbeRequest {
+	request := &ProbeRequest{Name: randomHex() + ProbeDomain, Private: private}
+	for _, family := range []struct {
+		ranges   []netip.Prefix
+		tcp, dns uint16
+	}{{testNets4, way.TCP.V4, way.DNS.V4}, {testNets6, way.TCP.V6, way.DNS.V6}} {
+		for _, net := range family.ranges {
+			to := randomIn(net)
+			resolver := netip.AddrPortFrom(randomIn(net).Addr(), dnsPort)
+			if family.tcp != 0 {
+				request.TCP = append(request.TCP, to)
+			} else {
+				request.Closed = append(request.Closed, to)
+			}
+			if family.dns != 0 {
+				request.DNS = append(request.DNS, resolver)
+			} else {
+				request.UDP = append(request.UDP, resolver)
+			}
+			if !way.PassesOther {
+				request.UDP = append(request.UDP, netip.AddrPortFrom(to.Addr(), 4433))
+			}
+		}
+	}
+	return request
+}
+
+// begin makes the round's destinations known to those who see what comes.
+func (p *Prober) begin(r *ProbeRequest) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.conns, p.name, p.asked = make(map[netip.AddrPort]bool), r.Name, 0
+	for _, to := range r.TCP {
+		p.conns[to] = false
+	}
+	p.refused[1], p.refused[0] = p.refused[0], make(map[netip.AddrPort]bool)
+	for _, list := range [][]netip.AddrPort{r.UDP, r.Closed, r.Private} {
+		for _, to := range list {
+			p.refused[0][to] = true
+		}
+	}
+}
+
+// end counts what came.
+func (p *Prober) end(ctx context.Context, r *ProbeRequest, reply ProbeReply) []string {
+	questions := 2 * len(r.DNS)
 	p.mu.Lock()
 	for _, to := range reply.NoWay { // what cannot be sent at all gets out nowhere
 		if _, issued := p.conns[to]; issued {
@@ -114,8 +194,11 @@ func (p *Prober) Round(ctx context.Context, v4, v6 bool, private []netip.AddrPor
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	faults := reply.Faults
-	if sent == 0 {
+	switch {
+	case len(r.TCP) > 0 && sent == 0:
 		faults = append(faults, "there is no route to anywhere, so nothing could be tried")
+	case len(r.DNS) > 0 && questions <= 0:
+		faults = append(faults, "there is no route to any other resolver, so none could be tried")
 	}
 	for to, came := range p.conns {
 		if !came {
@@ -127,7 +210,7 @@ func (p *Prober) Round(ctx context.Context, v4, v6 bool, private []netip.AddrPor
 	}
 	p.conns, p.name = nil, ""
 	slices.Sort(faults)
-	return faults, nil
+	return faults
 }
 
 // settle waits a little for what the child sent and we have not accepted yet.

@@ -3,10 +3,12 @@ package firewall_test
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/netip"
 	"strings"
 	"testing"
+	"testing/synctest"
 
 	"sallyport/proxy/firewall"
 )
@@ -20,7 +22,7 @@ func TestProberCountsWhatComes(t *testing.T) {
 		want  []string // in the faults, in their order
 	}{
 		{"everything comes", arrives(true, true), nil},
-		{"no question comes", arrives(true, false), []string{"0 of 4 questions"}},
+		{"no question comes", arrives(true, false), []string{"0 of 8 questions"}},
 		{"no connection comes", arrives(false, true), []string{"TCP to", "TCP to", "TCP to", "TCP to"}},
 		{"the child sees a fault", func(p *firewall.Prober, r firewall.ProbeRequest) firewall.ProbeReply {
 			reply := arrives(true, true)(p, r)
@@ -37,26 +39,22 @@ func TestProberCountsWhatComes(t *testing.T) {
 					reply.NoWay = append(reply.NoWay, to)
 				}
 			}
-			four.DNS, four.Name = r.DNS[:1], r.Name
-			reply.NoWay = append(reply.NoWay, r.DNS[1], r.DNS[1])
+			four.DNS, four.Name = r.DNS[:3], r.Name
+			reply.NoWay = append(reply.NoWay, r.DNS[3], r.DNS[3])
 			arrives(true, true)(p, four)
 			return reply
 		}, nil},
 		{"nothing has a route", func(_ *firewall.Prober, r firewall.ProbeRequest) firewall.ProbeReply {
 			return firewall.ProbeReply{NoWay: append(append(append([]netip.AddrPort{}, r.TCP...), r.DNS...), r.DNS...)}
-		}, []string{"no route"}},
+		}, []string{"no route to anywhere"}},
+		{"no resolver has a route", func(p *firewall.Prober, r firewall.ProbeRequest) firewall.ProbeReply {
+			arrives(true, false)(p, r)
+			return firewall.ProbeReply{NoWay: append(append([]netip.AddrPort{}, r.DNS...), r.DNS...)}
+		}, []string{"no route to any other resolver"}},
 	} {
 		t.Run(row.says, func(t *testing.T) {
-			childIn, in := io.Pipe()
-			out, childOut := io.Pipe()
-			p := firewall.NewProber(in, out)
-			go func() {
-				var request firewall.ProbeRequest
-				if json.NewDecoder(childIn).Decode(&request) == nil {
-					_ = json.NewEncoder(childOut).Encode(row.child(p, request))
-				}
-			}()
-			faults, err := p.Round(context.Background(), true, true, nil)
+			p := newProber(t, row.child)
+			faults, err := p.Round(context.Background(), &bothFamilies, nil)
 			if err != nil || len(faults) != len(row.want) {
 				t.Fatalf("faults %q, %v", faults, err)
 			}
@@ -69,6 +67,98 @@ func TestProberCountsWhatComes(t *testing.T) {
 				t.Error("it takes what it did not issue")
 			}
 		})
+	}
+}
+
+// bothFamilies redirects all.
+var bothFamilies = firewall.Way{TCP: firewall.Ports{V4: 3129, V6: 3129}, DNS: firewall.Ports{V4: 5300, V6: 5300}}
+
+// newProber drives a child in this process, until the test ends.
+func newProber(t *testing.T, child func(*firewall.Prober, firewall.ProbeRequest) firewall.ProbeReply) *firewall.Prober {
+	childIn, in := io.Pipe()
+	out, childOut := io.Pipe()
+	p := firewall.NewProber(in, out)
+	t.Cleanup(func() { childIn.Close(); childOut.Close() })
+	go func() {
+		requests := json.NewDecoder(childIn)
+		for {
+			var request firewall.ProbeRequest
+			if requests.Decode(&request) != nil {
+				return
+			}
+			if json.NewEncoder(childOut).Encode(child(p, request)) != nil {
+				return
+			}
+		}
+	}()
+	return p
+}
+
+// TestWhatProbesTry looks at the request for each kind of plan.
+func TestWhatProbesTry(t *testing.T) {
+	for _, row := range []struct {
+		says string
+		way  firewall.Way
+		want string // numbers of TCP, DNS, UDP, closed
+	}{
+		{"both families are redirected", bothFamilies, "4 4 4 0"},
+		{"IPv6 is closed", firewall.Way{TCP: firewall.Ports{V4: 1}, DNS: firewall.Ports{V4: 1}}, "3 3 5 1"},
+		{"DNS over IPv6 is closed", firewall.Way{TCP: firewall.Ports{V4: 1, V6: 1}, DNS: firewall.Ports{V4: 1}}, "4 3 5 0"},
+		{"audit lets other protocols pass", firewall.Way{TCP: firewall.Ports{V4: 1, V6: 1}, DNS: firewall.Ports{V4: 1, V6: 1}, PassesOther: true}, "4 4 0 0"},
+	} {
+		t.Run(row.says, func(t *testing.T) {
+			var got firewall.ProbeRequest
+			p := newProber(t, func(p *firewall.Prober, r firewall.ProbeRequest) firewall.ProbeReply {
+				got = r
+				return arrives(true, true)(p, r)
+			})
+			if faults, err := p.Round(context.Background(), &row.way, nil); err != nil || len(faults) > 0 {
+				t.Errorf("faults %q, %v", faults, err)
+			}
+			if n := fmt.Sprint(len(got.TCP), len(got.DNS), len(got.UDP), len(got.Closed)); n != row.want {
+				t.Errorf("tries %s, want %s", n, row.want)
+			}
+			for _, to := range append(got.UDP, got.Closed...) {
+				if !p.Refused(to) || p.Refused(netip.AddrPortFrom(to.Addr(), 1)) {
+					t.Errorf("%v and none other at that address is one that must be refused", to)
+				}
+			}
+		})
+	}
+}
+
+// TestProbeThatIsHeldUp stops the child, as a job may that is allowed to send
+// signals: that is a fault, never what was seen before, nor a wait for ever. What
+// it says too late counts for no round.
+func TestProbeThatIsHeldUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		held := make(chan struct{})
+		rounds := 0
+		p := newProber(t, func(p *firewall.Prober, r firewall.ProbeRequest) firewall.ProbeReply {
+			if rounds++; rounds == 1 {
+				<-held
+			}
+			return arrives(rounds > 1, rounds > 1)(p, r)
+		})
+		for _, want := range []string{"does not answer", "was stopped"} {
+			if faults, err := p.Round(t.Context(), &bothFamilies, nil); err != nil || len(faults) != 1 || !strings.Contains(faults[0], want) {
+				t.Fatalf("held up: faults %q, %v", faults, err)
+			}
+		}
+		close(held)
+		if faults, err := p.Round(t.Context(), &bothFamilies, nil); err != nil || len(faults) > 0 {
+			t.Errorf("going on: faults %q, %v", faults, err)
+		}
+	})
+}
+
+// TestProbeThatHasEnded has no child any more.
+func TestProbeThatHasEnded(t *testing.T) {
+	out, childOut := io.Pipe()
+	childOut.Close()
+	p := firewall.NewProber(io.Discard, out)
+	if _, err := p.Round(context.Background(), &bothFamilies, nil); err == nil || !strings.Contains(err.Error(), "has ended") {
+		t.Errorf("error %v", err)
 	}
 }
 
