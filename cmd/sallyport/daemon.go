@@ -41,6 +41,7 @@ type daemon struct {
 	// placement is where the daemon stands; a reload does not move it.
 	placement   placement
 	privileges  privileges // after the start
+	leftRoot    bool       // it was started as root, and is another user now
 	enforcement enforcement
 	tables      appliedTables
 	packets     packets

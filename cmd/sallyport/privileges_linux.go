@@ -23,6 +23,7 @@ func (d *daemon) becomeUser() error {
 		return nil
 	}
 	d.handOver()
+	d.leftRoot = true
 	have := cap.GetProc()
 	// Fails without CAP_SETPCAP, which a container need not have: what cannot be
 	// gained there is told by its bounding set, and no_new_privs stands below.
@@ -81,7 +82,8 @@ func (d *daemon) handOver() {
 
 // dropPrivileges gives up what serving does not need: capabilities, the way to
 // gain any, and what Landlock and seccomp can take away. NET_ADMIN stays where
-// the firewall is to be compared and applied again at a reload.
+// the firewall is to be compared, or applied again at a reload: where --firewall
+// was given, or whoever started us as another user left us that right.
 func (d *daemon) dropPrivileges() error {
 	d.privileges = privileges{UID: os.Geteuid(), Capabilities: []string{}, Landlock: "none", Seccomp: "none"}
 	if os.Geteuid() == 0 {
@@ -90,7 +92,7 @@ func (d *daemon) dropPrivileges() error {
 		return nil
 	}
 	var keep []cap.Value
-	if d.options.firewall != "" {
+	if d.options.firewall != "" || d.placement != "" && !d.leftRoot {
 		keep = append(keep, cap.NET_ADMIN)
 	}
 	if err := holdOnly(cap.GetProc(), keep...); err != nil {
