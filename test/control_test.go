@@ -174,7 +174,7 @@ func TestControlToken(t *testing.T) {
 			t.Fatal(err)
 		}
 		req.Header.Set("Authorization", sent)
-		resp, err := http.DefaultClient.Do(req)
+		resp, err := (&http.Client{Timeout: patience}).Do(req)
 		if err != nil {
 			t.Fatal(err)
 		}

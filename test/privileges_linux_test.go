@@ -1,6 +1,7 @@
 package test
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -80,8 +81,8 @@ func (d *daemon) checkSaid(uid int, capabilities string) {
 	if details["user"] != float64(uid) || details["seccomp"] != "filter" || fmt.Sprint(details["capabilities"]) != capabilities {
 		d.t.Errorf("the start says %v", details)
 	}
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, Dial: func(string, string) (net.Conn, error) {
-		return net.DialTimeout("unix", d.path("control.sock"), patience)
+	client := &http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", d.path("control.sock"))
 	}}}
 	resp, err := client.Get("http://localhost/api/v1/status")
 	if err != nil {

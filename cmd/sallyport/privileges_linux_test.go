@@ -61,11 +61,11 @@ func restrictedFiles(dir string) {
 	d.settings.Alerts.StateDir = filepath.Join(dir, "state")
 	d.settings.Log.Events = filepath.Join(dir, "log", "events")
 	if err := d.restrictFiles(); err != nil {
-		fmt.Println(err)
+		fmt.Fprintln(os.Stdout, err)
 		return
 	}
 	if d.privileges.Landlock == "none" || d.privileges.Landlock == "" {
-		fmt.Println("SKIP")
+		fmt.Fprintln(os.Stdout, "SKIP")
 		return
 	}
 	at := func(name string) string { return filepath.Join(dir, name) }
@@ -79,11 +79,11 @@ func restrictedFiles(dir string) {
 	say := func(what string, err error) {
 		switch {
 		case err == nil:
-			fmt.Println(what + ": may")
+			fmt.Fprintln(os.Stdout, what + ": may")
 		case errors.Is(err, fs.ErrPermission):
-			fmt.Println(what + ": may not")
+			fmt.Fprintln(os.Stdout, what + ": may not")
 		default:
-			fmt.Println(what+":", err)
+			fmt.Fprintln(os.Stdout, what+":", err)
 		}
 	}
 	say("read other/old", open("other/old", os.O_RDONLY))

@@ -68,21 +68,21 @@ func restrictedChild() {
 	var d daemon
 	threads := busyThreads()
 	if _, err := cap.Prctlw(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, 0); err != nil {
-		fmt.Println(err)
+		fmt.Fprintln(os.Stdout, err)
 		return
 	}
 	if err := d.restrictCalls(); err != nil {
-		fmt.Println(err)
+		fmt.Fprintln(os.Stdout, err)
 		return
 	}
 	if d.privileges.Seccomp != "filter" {
-		fmt.Println("SKIP")
+		fmt.Fprintln(os.Stdout, "SKIP")
 		return
 	}
 	threads(tryCalls)
 	threads = busyThreads()
-	threads(func() { fmt.Println("new threads: ok") })
-	fmt.Println("a connection:", result(connectToSelf()))
+	threads(func() { fmt.Fprintln(os.Stdout, "new threads: ok") })
+	fmt.Fprintln(os.Stdout, "a connection:", result(connectToSelf()))
 }
 
 // busyThreads makes threads that wait; the last of them does what do is given.
@@ -121,7 +121,7 @@ func tryCalls() {
 		var a [6]uintptr
 		copy(a[:], args)
 		_, _, errno := unix.RawSyscall6(number, a[0], a[1], a[2], a[3], a[4], a[5])
-		fmt.Println(name+":", unix.ErrnoName(errno))
+		fmt.Fprintln(os.Stdout, name+":", unix.ErrnoName(errno))
 	}
 	text, list := uintptr(unsafe.Pointer(&path[0])), uintptr(unsafe.Pointer(&argv[0]))
 	try("execve", unix.SYS_EXECVE, text, list, list)
@@ -136,9 +136,9 @@ func tryCalls() {
 	try("clone with a namespace", unix.SYS_CLONE, unix.CLONE_NEWUSER|unix.CLONE_THREAD) // which is EINVAL
 	try("clone3", unix.SYS_CLONE3, 0, 0)
 	if errno, ok := foreignCall(); ok {
-		fmt.Println("a call of i386:", unix.ErrnoName(errno))
+		fmt.Fprintln(os.Stdout, "a call of i386:", unix.ErrnoName(errno))
 	} else {
-		fmt.Println("a call of i386: not here")
+		fmt.Fprintln(os.Stdout, "a call of i386: not here")
 	}
 }
 

@@ -305,14 +305,14 @@ func dialOnce(words []string) error {
 	}
 	switch {
 	case err == nil:
-		fmt.Println("answer " + strings.TrimSpace(line))
+		fmt.Fprintln(os.Stdout, "answer " + strings.TrimSpace(line))
 	// What a rule refuses on its way out is an error of the call itself too.
 	case errors.Is(err, unix.ECONNREFUSED), errors.Is(err, unix.ECONNRESET), errors.Is(err, unix.EPERM):
-		fmt.Println("refused")
+		fmt.Fprintln(os.Stdout, "refused")
 	case errors.As(err, &timeout) && timeout.Timeout():
-		fmt.Println("silence")
+		fmt.Fprintln(os.Stdout, "silence")
 	default:
-		fmt.Println(err)
+		fmt.Fprintln(os.Stdout, err)
 	}
 	return nil
 }
@@ -336,7 +336,7 @@ func pretend(words []string) error {
 			_ = unix.Close(fd)
 		}
 	}
-	fmt.Println("sent")
+	fmt.Fprintln(os.Stdout, "sent")
 	return nil
 }
 
@@ -375,7 +375,7 @@ func echo(words []string) error {
 			}
 		}()
 	}
-	fmt.Println("listening")
+	fmt.Fprintln(os.Stdout, "listening")
 	_, err := io.Copy(io.Discard, os.Stdin)
 	return err
 }
@@ -400,14 +400,14 @@ func receive(words []string) error {
 	if err != nil {
 		return err
 	}
-	fmt.Println("listening")
+	fmt.Fprintln(os.Stdout, "listening")
 	conn, err := l.Accept()
 	if err != nil {
 		return err
 	}
 	_ = conn.(*net.TCPConn).SetReadBuffer(32 << 10)
 	n, err := io.Copy(io.Discard, conn)
-	fmt.Println(n, err)
+	fmt.Fprintln(os.Stdout, n, err)
 	return nil
 }
 
@@ -420,7 +420,7 @@ func hold(words []string) error {
 	var once sync.Once
 	go func() {
 		for lines := bufio.NewScanner(conn); lines.Scan(); {
-			once.Do(func() { fmt.Println("open") })
+			once.Do(func() { fmt.Fprintln(os.Stdout, "open") })
 		}
 	}()
 	var sent atomic.Int64
@@ -447,13 +447,13 @@ func frame(words []string) error {
 	packet := append([]byte{0x45, 0, 0, 36, 0, 1, 0, 0, 64, 17, 0, 0, 10, 77, 0, 1, 198, 51, 100, 7, 0x30, 0x39, 0x27, 0x0f, 0, 16, 0, 0}, "escaped!"...)
 	to := &unix.SockaddrLinklayer{Protocol: htons(unix.ETH_P_IP), Ifindex: iface.Index, Halen: 6, Addr: [8]byte{255, 255, 255, 255, 255, 255}}
 	err = unix.Sendto(fd, packet, 0, to)
-	fmt.Println("sent", err)
+	fmt.Fprintln(os.Stdout, "sent", err)
 	return nil
 }
 
 // devices says which devices lead out of the namespace.
 func devices([]string) error {
 	names, err := firewall.OutsideDevices()
-	fmt.Println(strings.Join(names, " "))
+	fmt.Fprintln(os.Stdout, strings.Join(names, " "))
 	return err
 }
