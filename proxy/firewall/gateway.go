@@ -22,7 +22,7 @@ var linkLocal = netip.MustParsePrefix("fe80::/10")
 func (p *Plan) gateway() table {
 	g := &gatewayModel{plan: p, t: table{family: "inet"}}
 	g.addSets()
-	g.t.chains = append(g.t.chains, p.refusal(), p.spoofed(), g.services())
+	g.t.chains = append(g.t.chains, p.refusal(chainRefuse), p.spoofed(), g.services())
 	redirect := chain{name: "take", hook: prerouting, priority: natPriority, nat: true}
 	in := chain{name: "in", hook: input, priority: filter, rules: []rule{a("", matchDevice{name: "lo"}, accept{})}}
 	through := chain{name: "forward", hook: forward, priority: filter}
@@ -31,7 +31,10 @@ func (p *Plan) gateway() table {
 	audit := false
 	for _, n := range g.order() {
 		way := &p.Ways[n]
-		passes := chainRefuse
+		// Each pool has a rate of its own: none can make another's refusals untold.
+		refuse := numbered(chainRefuse, n)
+		g.t.chains = append(g.t.chains, p.refusal(refuse))
+		passes := refuse
 		if way.PassesOther {
 			audit, passes = true, numbered("forward", n)
 			g.t.chains = append(g.t.chains, g.passing(n, way))
@@ -42,7 +45,7 @@ func (p *Plan) gateway() table {
 		for _, match := range g.matches(n) {
 			comment := "pool " + printable(way.Pool)
 			// A redirect would end it, too, but unseen: with our listener's reset.
-			asked.rules = append(asked.rules, a("of a connection from before, or of none", and(match, matchLocal{not: true}, matchPushed{}, matchState{stateNew}, goTo{chainRefuse})...))
+			asked.rules = append(asked.rules, a("of a connection from before, or of none", and(match, matchLocal{not: true}, matchPushed{}, matchState{stateNew}, goTo{refuse})...))
 			asked.rules = append(asked.rules, p.asked(match...)...)
 			redirect.rules = append(redirect.rules, a(comment, and(match, goTo{numbered("take", n)})...))
 			in.rules = append(in.rules, a(comment, and(match, goTo{numbered("in", n)})...))
@@ -75,7 +78,7 @@ func (g *gatewayModel) strays(n int, pool string) []rule {
 		for _, kind := range []manyKind{toBroadcast, toAnycast, toMulticast} {
 			rules = append(rules, a("", and(match, matchMany{kind}, accept{})...))
 		}
-		rules = append(rules, a(comment, and(match, goTo{chainRefuse})...))
+		rules = append(rules, a(comment, and(match, goTo{numbered(chainRefuse, n)})...))
 	}
 	return rules
 }
@@ -231,22 +234,25 @@ func (g *gatewayModel) in(n int, way *Way) []rule {
 	if len(way.Explicit) > 0 {
 		rules = append(rules, a("our listeners", matchPort{proto: protoTCP, set: numbered("explicit", n)}, accept{}))
 	}
-	return append(rules,
-		a("answers to what this machine opened", matchMark{}, matchReply{}, accept{}),
-		a("", goTo{chainService}))
+	rules = append(rules, a("answers to what this machine opened", matchMark{}, matchReply{}, accept{}))
+	return append(rules, g.serves(numbered(chainRefuse, n))...)
 }
 
-// services is what every runner may ask of this machine.
+// services is for runners that are of no pool yet.
 func (g *gatewayModel) services() chain {
-	c := chain{name: chainService, rules: kernelsOwn()}
+	return chain{name: chainService, rules: g.serves(chainRefuse)}
+}
+
+// serves lets in what every runner may ask of this machine.
+func (g *gatewayModel) serves(refused string) []rule {
+	rules := kernelsOwn()
 	if g.plan.DHCP {
-		c.rules = append(c.rules, a("DHCP", matchPort{proto: protoUDP, port: 67}, accept{}), a("DHCP", matchPort{proto: protoUDP, port: 547}, accept{}))
+		rules = append(rules, a("DHCP", matchPort{proto: protoUDP, port: 67}, accept{}), a("DHCP", matchPort{proto: protoUDP, port: 547}, accept{}))
 	}
 	if g.plan.NTP {
-		c.rules = append(c.rules, a("NTP", matchPort{proto: protoUDP, port: 123}, accept{}))
+		rules = append(rules, a("NTP", matchPort{proto: protoUDP, port: 123}, accept{}))
 	}
-	c.rules = append(c.rules, a("", goTo{chainRefuse}))
-	return c
+	return append(rules, a("", goTo{refused}))
 }
 
 // fromRunnerDevices leads what comes in by a pool's interface, from whatever
@@ -261,16 +267,17 @@ func (g *gatewayModel) fromRunnerDevices(to string) []rule {
 // passing is the chain of a way in audit: other protocols pass, but not to
 // other runners.
 func (g *gatewayModel) passing(n int, way *Way) chain {
+	refused := numbered(chainRefuse, n)
 	var never []rule
 	if len(g.devices) > 0 {
-		never = append(never, a("runner to runner", matchDevice{out: true, set: setRunners}, goTo{chainRefuse}))
+		never = append(never, a("runner to runner", matchDevice{out: true, set: setRunners}, goTo{refused}))
 	}
 	for _, six := range []bool{false, true} {
 		if g.sources[six] {
-			never = append(never, a("runner to runner", g.anySource(six, false), goTo{chainRefuse}))
+			never = append(never, a("runner to runner", g.anySource(six, false), goTo{refused}))
 		}
 	}
-	return g.plan.others(numbered("forward", n), way, never...)
+	return g.plan.others(numbered("forward", n), refused, way, never...)
 }
 
 // toRunners refuses what would be forwarded to runners, but for the answers to

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"sync/atomic"
 	"testing"
 
 	"sallyport/proxy/firewall"
@@ -167,5 +168,41 @@ func TestGatewayRefusesWithoutForwarding(t *testing.T) {
 	}
 	if n := arrived.number() - before; n != 0 {
 		t.Errorf("%d packets escaped", n)
+	}
+}
+
+// TestAFloodOfOnePoolHidesNoOther has one pool use up the rate of what is told,
+// and another try something meanwhile.
+func TestAFloodOfOnePoolHidesNoOther(t *testing.T) {
+	_, _, build, other := newGateway(t)
+	plan := gatewayPlan()
+	plan.Ways[1].PassesOther = false
+	apply(t, plan)
+	var flooded, told atomic.Int64
+	log, err := firewall.OpenPacketLog(plan.LogGroup, func(p firewall.Packet) {
+		switch p.Src.Addr() {
+		case netip.MustParseAddr("10.78.0.2"):
+			flooded.Add(1)
+		case netip.MustParseAddr("10.79.0.2"):
+			told.Add(1)
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	flood := start(t, build, 0, "flood", "198.51.100.7:9999")
+	for flooded.Load() < 400 { // the burst is over
+		log.Drain()
+	}
+	const tries = 10
+	for range tries {
+		start(t, other, 0, "dial", "udp", "198.51.100.7:4433").line() // the kernel's own rate may leave it unanswered
+		log.Drain()
+	}
+	flood.kill()
+	log.Drain()
+	if n := told.Load(); n < tries {
+		t.Errorf("%d packets of the other pool were told, of %d at least", n, tries)
 	}
 }

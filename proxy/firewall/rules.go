@@ -107,8 +107,8 @@ func kernelsOwn() []rule {
 
 // refusal is the chain that tells of a packet and refuses it, so that the
 // client fails at once.
-func (p *Plan) refusal() chain {
-	return chain{name: chainRefuse, rules: []rule{
+func (p *Plan) refusal(name string) chain {
+	return chain{name: name, rules: []rule{
 		a("told, up to a rate", p.log(LogRefused, refusedRate)),
 		a("", matchProto{proto: protoTCP}, count{}, resetTCP{}),
 		a("", matchProto{proto: protoUDP}, count{}, unreachable{}),
@@ -126,25 +126,25 @@ func (p *Plan) spoofed() chain {
 
 // others is the chain of a way in audit: what is neither TCP nor DNS passes
 // once it is told; metadata never, nor a family that is closed.
-func (p *Plan) others(name string, way *Way, never ...rule) chain {
+func (p *Plan) others(name, refused string, way *Way, never ...rule) chain {
 	c := chain{name: name}
 	for _, six := range []bool{false, true} {
 		if way.TCP.of(six) == 0 && way.DNS.of(six) == 0 {
-			c.rules = append(c.rules, a(commentClosed, matchFamily{six: six}, goTo{chainRefuse}))
+			c.rules = append(c.rules, a(commentClosed, matchFamily{six: six}, goTo{refused}))
 		}
 		if ranges := addrRanges(p.Metadata, six); len(ranges) > 0 {
 			name := setMetadata4
 			if six {
 				name = setMetadata6
 			}
-			c.rules = append(c.rules, a(commentNoAudit, matchAddr{six: six, set: name}, goTo{chainRefuse}))
+			c.rules = append(c.rules, a(commentNoAudit, matchAddr{six: six, set: name}, goTo{refused}))
 		}
 	}
 	c.rules = append(c.rules, never...)
 	c.rules = append(c.rules,
-		a("", matchRouting{}, goTo{chainRefuse}),
-		a("not redirected: older than these rules", matchProto{proto: protoTCP}, goTo{chainRefuse}),
-		a("not redirected: older than these rules", matchPort{proto: protoUDP, port: dnsPort}, goTo{chainRefuse}),
+		a("", matchRouting{}, goTo{refused}),
+		a("not redirected: older than these rules", matchProto{proto: protoTCP}, goTo{refused}),
+		a("not redirected: older than these rules", matchPort{proto: protoUDP, port: dnsPort}, goTo{refused}),
 		a("told, up to a rate", p.log(LogPassed, refusedRate)),
 		a("", count{}, accept{}))
 	return c

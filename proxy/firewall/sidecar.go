@@ -35,10 +35,10 @@ func (p *Plan) sidecar() []table {
 	t.addMetadata(p)
 
 	refused := chainRefuse
-	t.chains = append(t.chains, p.refusal(), p.spoofed())
+	t.chains = append(t.chains, p.refusal(chainRefuse), p.spoofed())
 	if way.PassesOther {
 		refused = chainOthers
-		t.chains = append(t.chains, p.others(chainOthers, way))
+		t.chains = append(t.chains, p.others(chainOthers, chainRefuse, way))
 	}
 	nested := p.nested()
 	t.chains = append(t.chains,
