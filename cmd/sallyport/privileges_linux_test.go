@@ -79,9 +79,9 @@ func restrictedFiles(dir string) {
 	say := func(what string, err error) {
 		switch {
 		case err == nil:
-			fmt.Fprintln(os.Stdout, what + ": may")
+			fmt.Fprintln(os.Stdout, what+": may")
 		case errors.Is(err, fs.ErrPermission):
-			fmt.Fprintln(os.Stdout, what + ": may not")
+			fmt.Fprintln(os.Stdout, what+": may not")
 		default:
 			fmt.Fprintln(os.Stdout, what+":", err)
 		}

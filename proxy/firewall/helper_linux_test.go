@@ -305,7 +305,7 @@ func dialOnce(words []string) error {
 	}
 	switch {
 	case err == nil:
-		fmt.Fprintln(os.Stdout, "answer " + strings.TrimSpace(line))
+		fmt.Fprintln(os.Stdout, "answer "+strings.TrimSpace(line))
 	// What a rule refuses on its way out is an error of the call itself too.
 	case errors.Is(err, unix.ECONNREFUSED), errors.Is(err, unix.ECONNRESET), errors.Is(err, unix.EPERM):
 		fmt.Fprintln(os.Stdout, "refused")
