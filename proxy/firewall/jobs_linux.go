@@ -47,15 +47,15 @@ const firstPerson = 1000
 // maxJobFaults bounds the list.
 const maxJobFaults = 8
 
-// A process is what proc says of one.
+// A process is what proc says of one, all its threads together: each has rights
+// of its own, and the first may be the most harmless, or have ended.
 type process struct {
 	pid        int
 	name       string
 	uids       []uint64 // real, effective, saved, of files
-	zombie     bool
-	bounding   uint64
-	permitted  uint64
-	noNewPrivs bool
+	zombie     bool     // every thread has ended
+	held       uint64   // capabilities that some thread has or can gain
+	noNewPrivs bool     // no thread can gain any by a program
 }
 
 // errHidden is that of a process whose rights nobody lets us see.
@@ -158,25 +158,52 @@ func (j *Jobs) fault(p *process, ourUsers string) string {
 
 // may names those capabilities of a table that the process has or can gain.
 func (p *process) may(table map[uint]string) (names []string) {
-	held := p.bounding
-	if p.noNewPrivs {
-		held = p.permitted
-	}
 	for bit := range uint(64) {
-		if name, known := table[bit]; known && held&(1<<bit) != 0 {
+		if name, known := table[bit]; known && p.held&(1<<bit) != 0 {
 			names = append(names, name)
 		}
 	}
 	return names
 }
 
-// process reads /proc/PID/status.
+// process reads the status of each thread of a process.
 func (j *Jobs) process(pid int) (process, error) {
-	text, err := os.ReadFile(j.path(pid, "status"))
+	p, err := thread(j.path(pid, "status"))
 	if err != nil {
 		return process{}, err
 	}
-	p := process{pid: pid, uids: []uint64{0}, bounding: ^uint64(0), permitted: ^uint64(0)} // what is not said may be anything
+	p.pid = pid
+	tasks, err := os.ReadDir(j.path(pid, "task"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return p, nil // it ends just now
+	}
+	if err != nil {
+		return process{}, err
+	}
+	for _, task := range tasks {
+		t, err := thread(j.path(pid, filepath.Join("task", task.Name(), "status")))
+		switch {
+		case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ESRCH), err == nil && t.zombie:
+			continue
+		case err != nil:
+			return process{}, err
+		}
+		p.uids = append(p.uids, t.uids...)
+		p.held |= t.held
+		p.noNewPrivs = p.noNewPrivs && t.noNewPrivs
+		p.zombie = false
+	}
+	return p, nil
+}
+
+// thread reads one status of proc.
+func thread(path string) (process, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return process{}, err
+	}
+	p := process{uids: []uint64{0}}
+	bounding, permitted := ^uint64(0), ^uint64(0) // what is not said may be anything
 	for line := range strings.Lines(string(text)) {
 		key, value, _ := strings.Cut(line, ":")
 		value = strings.TrimSpace(value)
@@ -188,12 +215,15 @@ func (j *Jobs) process(pid int) (process, error) {
 		case "Uid":
 			p.uids = numbers(value)
 		case "CapPrm":
-			p.permitted = capabilities(value)
+			permitted = capabilities(value)
 		case "CapBnd":
-			p.bounding = capabilities(value)
+			bounding = capabilities(value)
 		case "NoNewPrivs":
 			p.noNewPrivs = value == "1"
 		}
+	}
+	if p.held = bounding; p.noNewPrivs {
+		p.held = permitted
 	}
 	return p, nil
 }
@@ -259,8 +289,18 @@ func hasUser(users string, uid uint32) bool {
 // elsewhere reports whether a process is known to be in another network
 // namespace. One of another user hides it, and counts as here.
 func (j *Jobs) elsewhere(pid int, network string) bool {
-	theirs := j.link(pid, "net")
-	return network != "" && theirs != "" && theirs != network
+	tasks, _ := os.ReadDir(j.path(pid, "task"))
+	spaces := []string{"ns/net"}
+	for _, task := range tasks {
+		spaces = append(spaces, filepath.Join("task", task.Name(), "ns/net"))
+	}
+	for _, space := range spaces {
+		theirs, _ := os.Readlink(j.path(pid, space))
+		if network == "" || theirs == "" || theirs == network {
+			return false
+		}
+	}
+	return true
 }
 
 func (j *Jobs) link(pid int, space string) string {

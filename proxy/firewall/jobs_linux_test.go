@@ -107,6 +107,21 @@ func TestWhatJobsMayDo(t *testing.T) {
 			f.write("20/status/x", "") // an error other than that it is not there
 		}, 0, "cannot be read: mount proc without hidepid"},
 		{"one that has ended", byUser, func(f *fakeProc) { f.add(20, "/job", dockersCaps, "State:\tZ (zombie)\n") }, 0, ""},
+		{"one whose first thread alone is harmless", byUser, func(f *fakeProc) {
+			f.add(20, "/job", dockersCaps, "CapBnd:\t"+noCaps+"\nCapPrm:\t"+noCaps+"\nNoNewPrivs:\t1\n")
+			f.write("20/task/20/status", "Name:\tjob\nState:\tS\nUid:\t0\t0\t0\t0\nCapPrm:\t"+noCaps+"\nCapBnd:\t"+noCaps+"\nNoNewPrivs:\t1\n")
+			f.write("20/task/21/status", "Name:\tjob\nState:\tS\nUid:\t0\t0\t0\t0\nCapPrm:\t"+dockersCaps+"\nCapBnd:\t"+dockersCaps+"\nNoNewPrivs:\t0\n")
+		}, 1, "NET_RAW"},
+		{"one whose first thread has ended", byUser, func(f *fakeProc) {
+			f.add(20, "/job", dockersCaps, "State:\tZ (zombie)\n")
+			f.write("20/task/20/status", "Name:\tjob\nState:\tZ (zombie)\nUid:\t0\t0\t0\t0\nCapPrm:\t"+noCaps+"\nCapBnd:\t"+noCaps+"\nNoNewPrivs:\t1\n")
+			f.write("20/task/21/status", "Name:\tjob\nState:\tR\nUid:\t0\t0\t0\t0\nCapPrm:\t"+dockersCaps+"\nCapBnd:\t"+dockersCaps+"\nNoNewPrivs:\t0\n")
+		}, 1, "NET_RAW"},
+		{"one with a thread in our network, its first elsewhere", byUser, func(f *fakeProc) {
+			f.add(20, "/job", dockersCaps)
+			f.link(20, "net", "net:[1]")
+			f.write("20/task/21/status", "Name:\tjob\nState:\tR\nUid:\t0\t0\t0\t0\nCapPrm:\t"+dockersCaps+"\nCapBnd:\t"+dockersCaps+"\nNoNewPrivs:\t0\n")
+		}, 1, "NET_RAW"},
 		{"the holder of a pod's namespaces", byUser, func(f *fakeProc) { f.add(1, "/pause", dockersCaps, "Name:\tpause\n") }, 0, ""},
 		{"another that says it were that", byUser, func(f *fakeProc) { f.add(20, "/job", dockersCaps, "Name:\tpause\n") }, 1, "NET_RAW"},
 		{"one in another network namespace", byUser, func(f *fakeProc) {
