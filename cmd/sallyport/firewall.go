@@ -56,6 +56,11 @@ func (d *daemon) reapplyFirewall() (changed bool, err error) {
 	}
 	d.tables.plan = plan
 	d.log.Info().Msg("firewall applied: " + describePlan(plan))
+	for _, way := range plan.Ways {
+		if plan.Mode == firewall.Gateway && len(way.Interfaces) == 0 {
+			d.log.Warn().Str("pool", way.Pool).Msg("this pool of a gateway has sources and no interfaces: nothing is routed for anybody, and its machines are judged only as far as they keep their addresses; name the interfaces they come in by")
+		}
+	}
 	return true, nil
 }
 

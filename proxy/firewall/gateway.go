@@ -60,11 +60,20 @@ func (p *Plan) gateway() table {
 	in.rules = append(in.rules, g.fromRunnerDevices(chainService)...)
 	through.rules = append(through.rules, g.fromRunnerDevices(chainRefuse)...)
 	through.rules = append(through.rules, g.toRunners(audit)...)
+	if g.bySourceAlone() {
+		through.rules = append(through.rules, a("nothing else is routed, as runners may have other addresses", goTo{chainRefuse}))
+	}
 	g.t.chains = append(g.t.chains, g.check(), asked, redirect, stray, in,
 		chain{name: "opened", hook: output, priority: filter, rules: []rule{
 			a("connections that this machine opens: their answers may come in", matchOpening{}, matchState{stateNew}, setMark{}),
 		}}, through)
 	return g.t
+}
+
+// bySourceAlone reports whether the runners of some way are known by nothing but
+// their addresses: then nobody can tell what else they send by its device.
+func (g *gatewayModel) bySourceAlone() bool {
+	return slices.ContainsFunc(g.plan.Ways, func(w Way) bool { return len(w.Interfaces) == 0 })
 }
 
 // strays refuses what was not redirected and is for other machines, before the
@@ -157,6 +166,12 @@ func (g *gatewayModel) check() chain {
 	c := chain{name: "check", hook: prerouting, priority: beforeNAT, rules: []rule{a("", matchDevice{name: "lo"}, accept{})}}
 	spoofed := goTo{chainSpoofed}
 	runners := matchDevice{set: setRunners}
+	if g.bySourceAlone() {
+		c.rules = append(c.rules,
+			a("has no address yet", matchAddr{source: true, addr: netip.IPv4Unspecified()}, accept{}),
+			a("has no address yet", matchAddr{six: true, source: true, addr: netip.IPv6Unspecified()}, accept{}),
+			a("its answer would leave elsewhere", matchSpoofed{}, spoofed))
+	}
 	if len(g.devices) > 0 {
 		c.rules = append(c.rules,
 			a("its answer would leave elsewhere", runners, matchSpoofed{}, spoofed),

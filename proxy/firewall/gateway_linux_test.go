@@ -171,6 +171,42 @@ func TestGatewayRefusesWithoutForwarding(t *testing.T) {
 	}
 }
 
+// TestGatewayBySourceAlone has a pool that is known by its IPv4 source alone:
+// what its machines send as somebody else, or over IPv6, goes nowhere either.
+func TestGatewayBySourceAlone(t *testing.T) {
+	_, arrived, _, watched := newGateway(t)
+	start(t, "", 0, "echo", "gate", "[::]:3129", "[::]:5300").line()
+	plan := gatewayPlan()
+	plan.Ways = plan.Ways[1:]
+	plan.Ways[0].Sources, plan.Ways[0].PassesOther = prefixes("10.79.0.0/24"), false
+	apply(t, plan)
+	for _, source := range []string{"198.51.100.9", "10.77.0.9", "2001:db8::9"} {
+		bits := map[bool]string{true: "/32", false: "/128"}[netip.MustParseAddr(source).Is4()]
+		shell(t, "ip", "-n", watched, "addr", "add", source+bits, "dev", "lo", "noprefixroute")
+	}
+	before := arrived.number()
+	for _, c := range []struct{ does, network, addr, source, want string }{
+		{"as it is known", "udp", "198.51.100.7:443", "", "refused"},
+		{"over IPv6, where it has no source", "udp", "[2001:db8::7]:443", "", "refused"},
+		{"and TCP", "tcp", "[2001:db8::7]:443", "", "refused"},
+		{"as a machine of the world", "udp", "198.51.100.7:443", "198.51.100.9", "silence"},
+		{"asking our resolver as that", "udp", "10.79.0.1:5300", "198.51.100.9", "silence"},
+		{"as a machine of the uplink", "udp", "198.51.100.7:443", "10.77.0.9", "silence"},
+		{"over IPv6", "udp", "[2001:db8::7]:443", "2001:db8::9", "silence"},
+	} {
+		words := []any{"dial", c.network, c.addr}
+		if c.source != "" {
+			words = append(words, c.source)
+		}
+		if got := start(t, watched, 0, words...).line(); got != c.want {
+			t.Errorf("%s: %s; want %s", c.does, got, c.want)
+		}
+	}
+	if n := arrived.settled() - before; n != 0 {
+		t.Errorf("%d packets escaped", n)
+	}
+}
+
 // TestAFloodOfOnePoolHidesNoOther has one pool use up the rate of what is told,
 // and another try something meanwhile.
 func TestAFloodOfOnePoolHidesNoOther(t *testing.T) {

@@ -28,6 +28,12 @@ var (
 // probeAnswer is how long a round waits for the child, which needs probeTime.
 const probeAnswer = probeTime + time.Second
 
+// errProbeEnded is that of a child that is gone. Only a start may start another.
+var errProbeEnded = errors.New("the probe that measures by effect has ended; restart Sallyport for another")
+
+// probeSilent is the fault of a round without an answer.
+const probeSilent = "the probe that measures by effect does not answer; somebody may have stopped it"
+
 // A Prober measures a sidecar's firewall by its effect, through a child that
 // stands where a job stands. It issues random destinations, and sees whether
 // they come to our own listeners. Round is for one goroutine; the other methods
@@ -98,19 +104,19 @@ func (p *Prober) Refused(to netip.AddrPort) bool {
 func (p *Prober) Round(ctx context.Context, way *Way, private []netip.AddrPort) ([]string, error) {
 	if p.owed { // the child was held up: what it says now is of a round that is over
 		if _, late, err := p.reply(ctx); late || err != nil {
-			return []string{"the probe was stopped, and does not answer"}, err
+			return []string{probeSilent}, err
 		}
 		p.owed = false
 	}
 	request := newProbeRequest(way, private)
 	p.begin(request)
-	if err := p.in.Encode(request); err != nil {
-		return nil, fmt.Errorf("asking the probe: %w", err)
+	if p.in.Encode(request) != nil {
+		return nil, errProbeEnded
 	}
 	reply, late, err := p.reply(ctx)
 	if late || err != nil {
 		p.owed = true
-		return []string{"the probe does not answer"}, err
+		return []string{probeSilent}, err
 	}
 	return p.end(ctx, request, reply), nil
 }
@@ -122,7 +128,7 @@ func (p *Prober) reply(ctx context.Context) (reply ProbeReply, late bool, err er
 	select {
 	case reply, ok := <-p.replies:
 		if !ok {
-			return reply, false, errors.New("the probe that measures by effect has ended; it is started with Sallyport")
+			return reply, false, errProbeEnded
 		}
 		return reply, false, nil
 	case <-timer.C:

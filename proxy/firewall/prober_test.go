@@ -140,8 +140,8 @@ func TestProbeThatIsHeldUp(t *testing.T) {
 			}
 			return arrives(rounds > 1, rounds > 1)(p, r)
 		})
-		for _, want := range []string{"does not answer", "was stopped"} {
-			if faults, err := p.Round(t.Context(), &bothFamilies, nil); err != nil || len(faults) != 1 || !strings.Contains(faults[0], want) {
+		for range 2 {
+			if faults, err := p.Round(t.Context(), &bothFamilies, nil); err != nil || len(faults) != 1 || !strings.Contains(faults[0], "does not answer") {
 				t.Fatalf("held up: faults %q, %v", faults, err)
 			}
 		}
