@@ -42,6 +42,7 @@ type daemon struct {
 	prefix []string // command that the daemon is started through, such as ip netns exec
 	args   []string // of run, behind the configuration
 	env    []string
+	attr   *syscall.SysProcAttr // of the process; nil is usual
 	cmd    *exec.Cmd
 	stderr *lockedBuffer
 	exited chan struct{}
@@ -131,7 +132,7 @@ func (d *daemon) run() {
 	d.cmd = exec.Command(args[0], args[1:]...)
 	d.stderr = &lockedBuffer{}
 	d.cmd.Stdout, d.cmd.Stderr = io.Discard, d.stderr
-	d.cmd.Env = append(os.Environ(), d.env...)
+	d.cmd.Env, d.cmd.SysProcAttr = append(os.Environ(), d.env...), d.attr
 	if err := d.cmd.Start(); err != nil {
 		d.t.Fatal(err)
 	}
