@@ -214,6 +214,11 @@ func TestEnforcementIsMeasured(t *testing.T) {
 			m.apply()
 			m.state("in-place", row.by, "")
 			m.gauge("1")
+			for _, e := range m.events() {
+				if kind := e.text("kind"); kind == "dns" || kind == "conn" {
+					t.Errorf("a probe of ours has an event: %v", e)
+				}
+			}
 		})
 	}
 }

@@ -102,7 +102,7 @@ func (e *enforcement) probedName(name string) bool {
 // job may run as the same user, so it must be one that was issued.
 func (e *enforcement) probedPacket(p firewall.Packet) bool {
 	prober := e.prober.Load()
-	return prober != nil && p.HasUID && p.UID == e.probeUID && prober.Refused(p.Dst)
+	return prober != nil && p.HasUID && p.UID == e.probeUID && prober.Issued(p.Dst)
 }
 
 // measureEnforcement measures until ctx ends, and says in metric, event and

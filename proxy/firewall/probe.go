@@ -26,7 +26,16 @@ type ProbeRequest struct {
 	Name    string           // without the final dot
 	UDP     []netip.AddrPort // must be refused at once
 	Closed  []netip.AddrPort // TCP that must be refused at once
+	Spoofed Spoof            // must not come
 	Private []netip.AddrPort // listeners on this machine that are not the job's: TCP must not open
+}
+
+// A Spoof is a question for Name from an address that is not of this machine,
+// whose answer would leave elsewhere. The zero Spoof is none.
+type Spoof struct {
+	From netip.Addr
+	To   netip.AddrPort
+	Name string // without the final dot
 }
 
 // A ProbeReply says what the child saw that must not be, and which of TCP and
@@ -94,6 +103,9 @@ func (r *ProbeRequest) round() ProbeReply {
 	for _, addr := range r.Private {
 		try(addr, refusedTCP)
 	}
+	if r.Spoofed.To.IsValid() {
+		all.Go(func() { spoof(r.Spoofed) })
+	}
 	all.Wait()
 	return reply
 }
@@ -107,18 +119,23 @@ func touchTCP(ctx context.Context, addr netip.AddrPort) error {
 	return err
 }
 
+// dnsQuestion is a question for an address of name.
+func dnsQuestion(name string) ([]byte, error) {
+	host, err := dnsmessage.NewName(name + ".")
+	if err != nil {
+		return nil, err
+	}
+	m := dnsmessage.Message{
+		Header:    dnsmessage.Header{ID: uint16(below(1 << 16)), RecursionDesired: true},
+		Questions: []dnsmessage.Question{{Name: host, Type: dnsmessage.TypeA, Class: dnsmessage.ClassINET}},
+	}
+	return m.Pack()
+}
+
 // ask sends a question for an address of name. Whether it came to us, the
 // parent knows.
 func ask(ctx context.Context, network string, addr netip.AddrPort, name string) error {
-	host, err := dnsmessage.NewName(name + ".")
-	if err != nil {
-		return err
-	}
-	message := dnsmessage.Message{
-		Header:    dnsmessage.Header{ID: uint16(addr.Port()) ^ 0x5a11, RecursionDesired: true},
-		Questions: []dnsmessage.Question{{Name: host, Type: dnsmessage.TypeA, Class: dnsmessage.ClassINET}},
-	}
-	wire, err := message.Pack()
+	wire, err := dnsQuestion(name)
 	if err != nil {
 		return err
 	}

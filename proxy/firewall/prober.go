@@ -47,7 +47,9 @@ type Prober struct {
 	conns   map[netip.AddrPort]bool // issued; true once it came
 	name    string
 	asked   int                        // times that name came
-	refused [2]map[netip.AddrPort]bool // what must be refused: of this round and the one before
+	never   string                     // a name that must not come; "" for none
+	spoofed bool                       // it came
+	issued  [2]map[netip.AddrPort]bool // every destination of this round and of the one before
 }
 
 // NewProber drives a child that runs Probe, by its standard input and output.
@@ -83,19 +85,25 @@ func (p *Prober) Conn(to netip.AddrPort) bool {
 func (p *Prober) Name(name string) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.name == "" || name != p.name {
+	switch {
+	case name == "":
+		return false
+	case name == p.name:
+		p.asked++
+	case name == p.never:
+		p.spoofed = true
+	default:
 		return false
 	}
-	p.asked++
 	return true
 }
 
-// Refused reports whether a packet to this destination, if the child sent it, is
-// one that had to be refused.
-func (p *Prober) Refused(to netip.AddrPort) bool {
+// Issued reports whether a packet to this destination, if the child sent it, is
+// one of this round or of the one before.
+func (p *Prober) Issued(to netip.AddrPort) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.refused[0][to] || p.refused[1][to]
+	return p.issued[0][to] || p.issued[1][to]
 }
 
 // Round measures once what a plan's way promises; private are listeners on this
@@ -164,6 +172,9 @@ func newProbeRequest(way *Way, private []netip.AddrPort) *ProbeRequest {
 			}
 		}
 	}
+	if way.DNS.V6 != 0 {
+		request.Spoofed = Spoof{randomIn(testNets6[0]).Addr(), netip.AddrPortFrom(randomIn(testNets6[0]).Addr(), dnsPort), randomHex() + ProbeDomain}
+	}
 	return request
 }
 
@@ -172,13 +183,14 @@ func (p *Prober) begin(r *ProbeRequest) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.conns, p.name, p.asked = make(map[netip.AddrPort]bool), r.Name, 0
+	p.never, p.spoofed = r.Spoofed.Name, false
 	for _, to := range r.TCP {
 		p.conns[to] = false
 	}
-	p.refused[1], p.refused[0] = p.refused[0], make(map[netip.AddrPort]bool)
-	for _, list := range [][]netip.AddrPort{r.UDP, r.Closed, r.Private} {
+	p.issued[1], p.issued[0] = p.issued[0], make(map[netip.AddrPort]bool)
+	for _, list := range [][]netip.AddrPort{r.TCP, r.DNS, r.UDP, r.Closed, r.Private, {r.Spoofed.To}} {
 		for _, to := range list {
-			p.refused[0][to] = true
+			p.issued[0][to] = true
 		}
 	}
 }
@@ -214,7 +226,10 @@ func (p *Prober) end(ctx context.Context, r *ProbeRequest, reply ProbeReply) []s
 	if p.asked < questions {
 		faults = append(faults, fmt.Sprintf("%d of %d questions to other resolvers came to ours", p.asked, questions))
 	}
-	p.conns, p.name = nil, ""
+	if p.spoofed {
+		faults = append(faults, "a question from an address of another machine came to us, so that its answer leaves")
+	}
+	p.conns, p.name, p.never = nil, "", ""
 	slices.Sort(faults)
 	return faults
 }

@@ -55,6 +55,7 @@ func TestProbesSeeWhatIsTakenAway(t *testing.T) {
 		{"IPv4's DNS over TCP", "take", "meta nfproto ipv4 tcp dport 53", worldPlan(), "5 of 8 questions"},
 		{"IPv6's DNS over UDP", "take", "meta nfproto ipv6 udp dport 53", worldPlan(), "7 of 8 questions"},
 		{"IPv6's DNS over TCP", "take", "meta nfproto ipv6 tcp dport 53", worldPlan(), "7 of 8 questions"},
+		{"what refuses addresses of other machines", "check", "its answer would leave elsewhere", worldPlan(), "from an address of another machine"},
 		{"what keeps our listeners ours", "out", "@private_ports", worldPlan(), "127.0.0.1:9180, which is not the job's"},
 		{"what closes the other doors of Docker's resolver", "out", "@resolvers4", worldPlan(), "127.0.0.11:40123, which is not the job's"},
 		{"all that refuses", "out", "", worldPlan(), "UDP to"},

@@ -1,0 +1,6 @@
+//go:build !linux
+
+package firewall
+
+// spoof needs Linux.
+func spoof(Spoof) {}
