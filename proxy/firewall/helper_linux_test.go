@@ -184,7 +184,9 @@ func sockaddrOf(to netip.AddrPort) unix.Sockaddr {
 	return &unix.SockaddrInet6{Port: int(to.Port()), Addr: to.Addr().As16()}
 }
 
-// settled waits until what was under way has arrived, and gives the number.
+// settled waits until what was under way has arrived, and gives the number. A
+// helper that has answered ends a second later under the race detector, and its
+// connections with it.
 func (h *helper) settled() int {
 	h.t.Helper()
 	for n, same := h.number(), 0; ; {
@@ -193,7 +195,7 @@ func (h *helper) settled() int {
 		if same++; again != n {
 			n, same = again, 0
 		}
-		if same == 5 {
+		if same == 25 {
 			return n
 		}
 	}
