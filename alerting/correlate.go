@@ -40,6 +40,9 @@ type correlatorConfig struct {
 	client doer
 	// groups bounds the open groups; 0 is defaultGroups.
 	groups int
+	// now is the clock that groups, digests and the baseline go by; nil is the
+	// machine's. Findings go by the time of their event.
+	now func() time.Time
 }
 
 // A correlator takes the events off the log, joins them, and tells people. It
@@ -79,6 +82,9 @@ func newCorrelator(config correlatorConfig) (*correlator, error) {
 	if config.groups == 0 {
 		config.groups = defaultGroups
 	}
+	if config.now == nil {
+		config.now = time.Now
+	}
 	c := &correlator{
 		config: config, refused: newRefusedNames(), turns: make(map[string]*turn), drain: make(chan struct{}), wake: make(chan struct{}, 1),
 		durable: config.store != nil || config.alerts.StateDir != "", store: config.store,
@@ -110,11 +116,7 @@ func newCorrelator(config correlatorConfig) (*correlator, error) {
 	if c.durable {
 		c.baseline = newBaseline(config.alerts.Baseline.Learn, config.alerts.Baseline.Jobs, config.number("first_seen_repeats", 2))
 	}
-	c.detectors = []detector{
-		deniedEgress{}, &direct{c.window, c.refused}, &metadataAccess{c.window, c.refused}, rebinding{}, sniMismatch{},
-		&addressMismatch{hold: config.duration("address_mismatch_hold", 10*time.Minute)},
-		foreignResolver{}, policyTrouble{}, &firstSeen{c.baseline, c.suspect},
-	}
+	c.detectors = c.newDetectors()
 	c.metrics = newAlertMetrics(config.registerer)
 	return c, nil
 }
@@ -137,7 +139,7 @@ func (c *correlatorConfig) duration(key string, def time.Duration) time.Duration
 
 // take runs the detectors on one event and counts what they find.
 func (c *correlator) take(e *Event) {
-	now := time.Now()
+	now := c.config.now()
 	defer signal(c.wake)
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -206,7 +208,7 @@ func (c *correlator) run(ctx context.Context) error {
 		sinks.Go(func() { s.run(sending, c) })
 	}
 	for pause(ctx, correlateTick) {
-		c.idle(ctx, c.tick(time.Now()))
+		c.idle(ctx, c.tick(c.config.now()))
 	}
 	close(c.drain)
 	enough := time.AfterFunc(drainDeliveries, stop)
@@ -343,7 +345,7 @@ func (c *correlator) warnOfExpiry(now time.Time) {
 func (c *correlator) close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.tellLog(time.Now(), true)
+	c.tellLog(c.config.now(), true)
 	err := c.commit()
 	for _, s := range c.sinks {
 		s.close()

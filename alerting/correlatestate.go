@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"time"
 )
 
 // open opens the store and reads what it keeps. It happens once; run and
@@ -84,7 +83,7 @@ func (c *correlator) loadLearning(pool string, value []byte) error {
 	if c.baseline == nil {
 		return nil
 	}
-	p := c.baseline.pool(pool, time.Now())
+	p := c.baseline.pool(pool, c.config.now())
 	p.dirty = false
 	return json.Unmarshal(value, &p.learning)
 }
@@ -97,7 +96,7 @@ func (c *correlator) loadEntry(_ string, value []byte) error {
 	if err := json.Unmarshal(value, entry); err != nil {
 		return fmt.Errorf("baseline: %w", err)
 	}
-	c.baseline.pool(entry.Pool, time.Now()).entries[entry.Destination] = entry
+	c.baseline.pool(entry.Pool, c.config.now()).entries[entry.Destination] = entry
 	return nil
 }
 
@@ -109,7 +108,7 @@ func (c *correlator) loadBaselineFile() error {
 	}
 	data, err := os.ReadFile(path)
 	if err == nil {
-		err = c.baseline.read(data, time.Now())
+		err = c.baseline.read(data, c.config.now())
 	}
 	if err != nil {
 		c.store.Close()

@@ -1,6 +1,8 @@
 package alerting
 
 import (
+	"cmp"
+	"maps"
 	"slices"
 	"time"
 )
@@ -23,6 +25,7 @@ type groups struct {
 	dirty         map[string]bool
 	dirtyMessages map[string]bool
 	folded        func(into *group, groups, count int) // called when the queue was full
+	closed        func(*group)                         // called when a group closes, not when it folds
 }
 
 // groupLimits are the bounds of groups.
@@ -33,7 +36,7 @@ func newGroups(limits groupLimits, times groupTimes) *groups {
 		limits: limits, times: times, open: make(map[string]*group), owned: make(map[foldOf]map[string]bool),
 		foldRoom: foldSeenTotal, sending: make(map[string]*message),
 		dirty: make(map[string]bool), dirtyMessages: make(map[string]bool),
-		folded: func(*group, int, int) {},
+		folded: func(*group, int, int) {}, closed: func(*group) {},
 	}
 }
 
@@ -182,6 +185,7 @@ func (s *groups) close(now time.Time, owed func(*group) bool) {
 	for _, g := range s.open {
 		if now.Sub(g.Touched) >= s.times.quiet() && !owed(g) && !s.underWay(g) {
 			s.remove(g)
+			s.closed(g)
 		}
 	}
 }
@@ -196,4 +200,11 @@ func (s *groups) underWay(g *group) bool {
 		}
 	}
 	return false
+}
+
+// oldestFirst lists the open groups.
+func (s *groups) oldestFirst() []*group {
+	all := slices.Collect(maps.Values(s.open))
+	slices.SortFunc(all, func(a, b *group) int { return cmp.Or(a.First.Compare(b.First), cmp.Compare(a.Key, b.Key)) })
+	return all
 }

@@ -13,7 +13,7 @@ func (c *correlator) waitFor(s *sink, all bool) time.Duration {
 	if c.groups.sending[s.name] != nil {
 		return 0
 	}
-	due, wait := c.groups.due(&s.sinkWants, time.Now(), all)
+	due, wait := c.groups.due(&s.sinkWants, c.config.now(), all)
 	if len(due) > 0 {
 		return 0
 	}
@@ -26,7 +26,7 @@ func (c *correlator) waitFor(s *sink, all bool) time.Duration {
 func (c *correlator) nextMessage(s *sink, all bool) *message {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	m, _ := c.groups.next(&s.sinkWants, c.turns[s.name], time.Now(), all)
+	m, _ := c.groups.next(&s.sinkWants, c.turns[s.name], c.config.now(), all)
 	if m != nil {
 		c.commit() // what does not work is said there; the message goes out all the same
 	}
@@ -38,7 +38,7 @@ func (c *correlator) delivered(s *sink) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.metrics.deliveries.WithLabelValues(s.name, outcomeDelivered).Inc()
-	c.groups.delivered(s.name, time.Now())
+	c.groups.delivered(s.name, c.config.now())
 	c.commit()
 }
 
@@ -59,7 +59,7 @@ func (c *correlator) retry(s *sink, sent delivery) {
 // everywhere else: in our messages, the event log, the metrics and the other
 // sinks. What it was not told is kept for a while.
 func (c *correlator) stopSink(s *sink, cause string) {
-	now := time.Now()
+	now := c.config.now()
 	s.halt(now)
 	c.config.log.Error().Str("sink", s.name).Str("cause", cause).Dur("kept", c.keep).Msg("a sink of alerts has stopped; mend it and restart")
 	c.mu.Lock()

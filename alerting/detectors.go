@@ -1,0 +1,21 @@
+package alerting
+
+import "time"
+
+// newDetectors makes one detector for each alert, or for each few that exclude
+// each other, with the numbers of alerts.thresholds. Their order is that in
+// which findings of one event are counted.
+func (c *correlator) newDetectors() []detector {
+	config := &c.config
+	return []detector{
+		deniedEgress{},
+		&direct{c.window, c.refused},
+		&metadataAccess{c.window, c.refused},
+		rebinding{},
+		sniMismatch{},
+		&addressMismatch{hold: config.duration("address_mismatch_hold", 10*time.Minute)},
+		foreignResolver{},
+		policyTrouble{},
+		&firstSeen{c.baseline, c.suspect},
+	}
+}

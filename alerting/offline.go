@@ -1,0 +1,84 @@
+package alerting
+
+import (
+	"time"
+
+	"sallyport/allowlists"
+)
+
+// OfflineConfig is what Offline needs to know.
+type OfflineConfig struct {
+	// Alerts gives thresholds, baseline and intervals; its sinks and state_dir
+	// are not used.
+	Alerts allowlists.Alerts
+	// Policy is the policy whose rules about to end are warned of; nil: none.
+	Policy *allowlists.Policy
+	// Store keeps a baseline and what else is known; nil knows nothing from
+	// before and raises no first-seen.
+	Store Store
+	// Ended takes each alert once, when its group has closed or at Close. Nil:
+	// nobody looks.
+	Ended func(Alert)
+	// System takes the system events that correlating gives rise to. Nil: nobody looks.
+	System func(event string, details map[string]any)
+}
+
+// Offline joins events of the past as a running daemon would have: the same
+// correlator, on the clock of the events and without sinks. Its memory does not
+// grow with the number of events. It is not safe for concurrent use.
+type Offline struct {
+	correlator *correlator
+	now        time.Time // of the latest event so far
+	next       time.Time // nothing is due before
+}
+
+// NewOffline makes one. The error is that of a configuration.
+func NewOffline(config OfflineConfig) (*Offline, error) {
+	o := &Offline{}
+	if config.System == nil {
+		config.System = func(string, map[string]any) {}
+	}
+	alerts := config.Alerts
+	alerts.StateDir, alerts.Slack, alerts.Webhook = "", allowlists.Slack{}, allowlists.Webhook{}
+	c, err := newCorrelator(correlatorConfig{
+		alerts: alerts, policy: func() *allowlists.Policy { return config.Policy }, store: config.Store,
+		emit: func(Event) {}, system: config.System, now: func() time.Time { return o.now },
+	})
+	if err != nil {
+		return nil, err
+	}
+	if config.Ended != nil {
+		c.groups.closed = func(g *group) { config.Ended(g.snapshot()) }
+	}
+	o.correlator = c
+	return o, nil
+}
+
+// Take takes the next event. Events come in the order of their times; one that
+// is late is taken as it is, and does not turn the clock back.
+func (o *Offline) Take(e *Event) error {
+	if err := o.correlator.open(); err != nil {
+		return err
+	}
+	if e.Time.After(o.now) {
+		o.now = e.Time
+	}
+	o.correlator.take(e)
+	if !o.now.Before(o.next) {
+		o.next = o.now.Add(max(correlateTick, o.correlator.tick(o.now)))
+	}
+	return nil
+}
+
+// Close ends every group that is open.
+func (o *Offline) Close() error {
+	c := o.correlator
+	err := c.close()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, g := range c.groups.oldestFirst() {
+		c.groups.remove(g)
+		c.groups.closed(g)
+	}
+	return err
+}
