@@ -63,10 +63,10 @@ func (o *Offline) Take(e *Event) error {
 	if e.Time.After(o.now) {
 		o.now = e.Time
 	}
-	o.correlator.take(e)
-	if !o.now.Before(o.next) {
-		o.next = o.now.Add(max(correlateTick, o.correlator.tick(o.now)))
+	if !o.now.Before(o.next) { // first, as a group may have closed before this event
+		o.next = o.now.Add(max(correlateTick, min(o.correlator.tick(o.now), time.Second)))
 	}
+	o.correlator.take(e)
 	return nil
 }
 
