@@ -16,6 +16,7 @@ const (
 	AlertSNIMismatch      = "sni-mismatch"
 	AlertAddressMismatch  = "address-mismatch"
 	AlertMetadataAccess   = "metadata-access"
+	AlertScan             = "scan"
 	AlertForeignResolver  = "foreign-resolver"
 	AlertRebinding        = "rebinding"
 	AlertFirstSeen        = "first-seen"
@@ -25,7 +26,7 @@ const (
 // alertKinds are the alerts above, in the order of docs/alerts.md.
 var alertKinds = []string{
 	AlertDeniedEgress, AlertDirectIP, AlertDeniedThenDirect, AlertSNIMismatch, AlertAddressMismatch, AlertMetadataAccess,
-	AlertForeignResolver, AlertRebinding, AlertFirstSeen, AlertPolicy,
+	AlertScan, AlertForeignResolver, AlertRebinding, AlertFirstSeen, AlertPolicy,
 }
 
 // A Severity orders alerts. The zero Severity is info.
@@ -92,8 +93,8 @@ type Alert struct {
 	IP       netip.Addr      `json:"ip,omitzero"`
 	Suggest  string          `json:"suggest,omitempty"` // the exact line of an allow list, where one would do
 
-	// Of a folded group: how many destinations it stands for and the first of
-	// them. More is set if there are more than were counted.
+	// Of a folded group, and of one that gathers destinations from the first on,
+	// as scan does: how many it stands for and the first of them. More is set if there are more than were counted.
 	DestinationCount int      `json:"destination_count,omitempty"`
 	Destinations     []string `json:"destinations,omitempty"`
 	More             bool     `json:"more,omitempty"`

@@ -35,6 +35,9 @@ type finding struct {
 	suggest  string
 	evidence []string
 	time     time.Time // of the event
+	// destinations are those that a group of gathers counts; only of such alerts.
+	destinations []string
+	beside       bool // replaces no finding of the same event
 }
 
 // found begins a finding about an event.
@@ -50,6 +53,7 @@ var replaced = map[string][]string{
 	AlertDeniedThenDirect: {AlertDirectIP, AlertDeniedEgress},
 	AlertMetadataAccess:   {AlertDeniedThenDirect, AlertDirectIP, AlertDeniedEgress, AlertRebinding},
 	AlertRebinding:        {AlertDeniedEgress},
+	AlertScan:             {AlertDirectIP, AlertDeniedEgress},
 }
 
 // settle drops the findings that another one replaces.
@@ -59,6 +63,9 @@ func settle(findings []finding) []finding {
 	}
 	needless := make(map[string]bool)
 	for _, f := range findings {
+		if f.beside {
+			continue
+		}
 		for _, alert := range replaced[f.alert] {
 			needless[alert] = true
 		}

@@ -11,6 +11,7 @@ func (c *correlator) newDetectors() []detector {
 		deniedEgress{},
 		&direct{c.window, c.refused},
 		&metadataAccess{c.window, c.refused},
+		newScan(config),
 		rebinding{},
 		sniMismatch{},
 		&addressMismatch{hold: config.duration("address_mismatch_hold", 10*time.Minute)},

@@ -2,6 +2,7 @@ package alerting
 
 import (
 	"context"
+	"net/netip"
 	"time"
 )
 
@@ -56,6 +57,30 @@ func (a *Alerting) SetQueue(limit int) { a.queue = newEventQueue(limit) }
 
 // Record records any event.
 func (a *Alerting) Record(e Event) { a.record(&e) }
+
+// ScanRoom tells how full scanClients was: Most at any time, Used by its own
+// count at the end, Counted one by one, Expired when all was old.
+type ScanRoom struct{ Room, Most, Used, Counted, Expired int }
+
+// ScanRoomUsed shows scanClients n probes of a third as many clients.
+func ScanRoomUsed(n int) (r ScanRoom) {
+	s := newScanClients(20, time.Minute)
+	r.Room = s.room
+	now := time.Unix(0, 0)
+	for i := range n {
+		now = now.Add(time.Millisecond / 10)
+		client := netip.AddrFrom4([4]byte{10, byte(i % (n / 3) >> 16), byte(i % (n / 3) >> 8), byte(i % (n / 3))})
+		s.add(clientOf{"build", client}, probe{to: netip.AddrPortFrom(client, uint16(i/(n/3))), time: now})
+		r.Most = max(r.Most, s.used)
+	}
+	for _, c := range s.clients {
+		r.Counted += 1 + len(c.probes)
+	}
+	r.Used = s.used
+	s.expire(now.Add(2 * time.Minute))
+	r.Expired = s.used + len(s.clients)
+	return r
+}
 
 // Waiting is how many bytes of lines wait.
 func (a *Alerting) Waiting() int64 {

@@ -94,7 +94,7 @@ func (g *group) add(f *finding, now time.Time) {
 	g.addEvidence(f.evidence)
 	g.addClient(f.client)
 	if g.Fold != nil {
-		g.addDestination(f.subject)
+		g.addDestinations(f)
 	}
 }
 

@@ -82,6 +82,7 @@ func TestEachKindFoldsPerClient(t *testing.T) {
 	for _, kind := range kinds {
 		t.Run(kind.alert, func(t *testing.T) {
 			learnt := toWebhook()
+			learnt.Thresholds = map[string]allowlists.Threshold{"scan_destinations": 1000}
 			learnt.Baseline.File = filepath.Join(t.TempDir(), "baseline")
 			if err := os.WriteFile(learnt.Baseline.File, []byte(`{"pool":"build","destination":"known.example:443"}`+"\n"), 0o600); err != nil {
 				t.Fatal(err)

@@ -22,6 +22,13 @@ var perDestination = map[string]string{
 	AlertFirstSeen:       "allowed but new destinations were reached by",
 }
 
+// gathers are the alerts whose groups stand for many destinations from their
+// first finding on, and count them as a folded group does. The words say what
+// became of the destinations.
+var gathers = map[string]string{
+	AlertScan: "destinations that are not allowed were tried, as a scan does, by",
+}
+
 // The bounds of folded groups.
 const (
 	foldSeen      = 4096  // destinations that one folded group tells apart
@@ -29,7 +36,7 @@ const (
 )
 
 // A fold makes a group stand for several: those of one client, or those of one
-// alert and pool when there were too many. Seen holds 8 bytes for each
+// alert and pool when there were too many; or for the destinations of gathers. Seen holds 8 bytes for each
 // destination that was counted, sorted by time.
 type fold struct {
 	Groups int    `json:"groups"` // that folded into it
@@ -38,6 +45,16 @@ type fold struct {
 	seen map[uint64]bool // Seen as a set; made when needed
 	room *int            // what is left of foldSeenTotal
 	list int             // destinations to list
+}
+
+// addDestinations counts those of a finding.
+func (g *group) addDestinations(f *finding) {
+	for _, name := range f.destinations {
+		g.addDestination(name)
+	}
+	if len(f.destinations) == 0 {
+		g.addDestination(f.subject)
+	}
 }
 
 // addDestination counts a destination that the group stands for, once.
@@ -89,8 +106,11 @@ func (g *group) describeFold() {
 	if g.More {
 		more = "more than "
 	}
-	if words := perDestination[g.Alert.Alert]; words != "" {
+	if words := cmp.Or(gathers[g.Alert.Alert], perDestination[g.Alert.Alert]); words != "" {
 		g.Summary = fmt.Sprintf("%s%d %s %s in %s", more, g.DestinationCount, words, who, poolName(g.Pool))
+		if gathers[g.Alert.Alert] != "" && len(g.Destinations) > 0 {
+			g.Summary += ", " + g.Destinations[0] + " first"
+		}
 		return
 	}
 	g.Summary = fmt.Sprintf("%s: %s%d subjects, %s, in %s", g.Alert.Alert, more, g.DestinationCount, who, poolName(g.Pool))

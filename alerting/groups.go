@@ -80,6 +80,9 @@ func (s *groups) find(f *finding, now time.Time) *group {
 		}
 	}
 	g := newGroup(key, f, now)
+	if gathers[f.alert] != "" {
+		g.Fold = &fold{room: &s.foldRoom, list: s.limits.foldListed}
+	}
 	s.insert(g)
 	return g
 }

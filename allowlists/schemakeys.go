@@ -151,11 +151,15 @@ func thresholdKeys() []key {
 	row := func(name string, kind *kind, def, doc string, later bool) key {
 		return key{path: thresholdsPath + "." + name, kind: kind, def: def, least: 1, doc: doc, restart: true, later: later}
 	}
+	capped := func(k key, most int64) key {
+		k.most = most
+		return k
+	}
 	return []key{
 		row("denied_then_direct_window", durationKind, "30s", "denied-then-direct: time from a refused name to the direct connection", false),
 		row("address_mismatch_hold", durationKind, "10m", "address-mismatch: held back this long after a start without a kept book", false),
-		row("scan_destinations", countKind, "20", "scan: different refused destinations or ports of one client", true),
-		row("scan_window", durationKind, "60s", "scan: within this time", true),
+		capped(row("scan_destinations", countKind, "20", "scan: different refused destinations or ports of one client; at most 1000", false), 1000),
+		row("scan_window", durationKind, "60s", "scan: within this time", false),
 		row("dns_tunnel_names", countKind, "100", "dns-tunnel: unique names under one registrable domain by one client", true),
 		row("dns_tunnel_bytes", sizeKind, "8KiB", "dns-tunnel: bytes of labels", true),
 		row("dns_tunnel_window", durationKind, "10m", "dns-tunnel: names and bytes are counted within this time", true),

@@ -373,7 +373,7 @@ const buildPools = `  build:
 `
 
 // everyAlert makes the alerts of a test stand alone, and report again at once.
-const everyAlert = "group_interval: 1s, thresholds: {fold_groups: 100000, denied_then_direct_window: 1ms, address_mismatch_hold: 1ms, first_digest: 1s}"
+const everyAlert = "group_interval: 1s, thresholds: {fold_groups: 100000, scan_destinations: 1000, denied_then_direct_window: 1ms, address_mismatch_hold: 1ms, first_digest: 1s}"
 
 // start runs the daemon as a gateway, with every listener where a runner could
 // reach it but for the firewall.
