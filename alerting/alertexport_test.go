@@ -55,7 +55,7 @@ func NewCorrelator(s CorrelatorSetup) (Correlator, error) {
 
 func (t Correlator) Take(e Event)                  { t.c.take(&e) }
 func (t Correlator) Run(ctx context.Context) error { return t.c.run(ctx) }
-func (t Correlator) Tick(now time.Time)            { t.c.tick(now) }
+func (t Correlator) Tick(now time.Time)            { t.c.tick(now); t.c.keepNow() }
 func (t Correlator) Resume() (Position, bool)      { return t.c.resume() }
 func (t Correlator) Begin(p Position)              { t.c.begin(p) }
 func (t Correlator) OpenGroups() int {

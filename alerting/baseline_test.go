@@ -106,6 +106,33 @@ func TestEntriesCanBeRemoved(t *testing.T) {
 	}
 }
 
+// TestNoSuspectTeaches though the group of what was found names others,
+// and though it folded: a destination that only suspects reach stays news.
+func TestNoSuspectTeaches(t *testing.T) {
+	t.Parallel()
+	for _, clients := range []int{1, 40, 20_000} {
+		c := newCorrelator(t, learning(0, 0))
+		c.Take(reached("ends-the-learning.example"))
+		last := ""
+		for i := range clients {
+			last = fmt.Sprintf("10.21.%d.%d", i>>8, i&255)
+			c.Take(connect("169.254.169.254", 80, special, client(last)))
+		}
+		for run := range 3 {
+			c.Take(reached("drop.example", client(last), job(fmt.Sprint(run))))
+		}
+		news := 0
+		for _, a := range c.Alerts() {
+			if a.Host == "drop.example" {
+				news += a.Count
+			}
+		}
+		if news != 3 {
+			t.Errorf("the last of %d clients teaches: %d of 3 visits are news", clients, news)
+		}
+	}
+}
+
 func TestTheBaselineStaysBounded(t *testing.T) {
 	t.Parallel()
 	c := newCorrelator(t, learning(7*day, 50))

@@ -16,7 +16,7 @@ import (
 // The times of a correlator.
 const (
 	correlateTick   = 100 * time.Millisecond // between two ticks, at least
-	keepEvery       = time.Second            // how often what is dirty is kept
+	keepEvery       = time.Second            // between two times that what is dirty is kept, at least
 	expireEvery     = time.Minute            // how often what is old is forgotten
 	expiryEvery     = time.Hour              // how often rules about to end are looked for
 	drainDeliveries = 3 * time.Second        // how long sinks may take at the end
@@ -46,8 +46,9 @@ type correlatorConfig struct {
 }
 
 // A correlator takes the events off the log, joins them, and tells people. It
-// is an eventReader. Only mu makes its methods safe for concurrent use: one
-// goroutine takes, one ticks, and each sink has one.
+// is an eventReader. Its locks make its methods safe for concurrent use: one
+// goroutine takes, one ticks, one keeps, and each sink has one. Nobody waits for
+// the store but who keeps and who sends: mu is never held while it writes.
 type correlator struct {
 	config  correlatorConfig
 	metrics *alertMetrics
@@ -59,12 +60,17 @@ type correlator struct {
 	warning time.Duration // how long before its end a rule is warned about
 	drain   chan struct{} // closed at the end: tell all there is
 	wake    chan struct{} // of 1: an event was taken
+	unkept  chan struct{} // of 1: something is not kept yet
 
 	openOnce sync.Once
 	openErr  error
 
+	// storing, of 1, is full while the store writes: it is a lock, taken before
+	// mu, so that changes reach the store in the order in which they were made.
+	storing chan struct{}
+	store   Store
+
 	mu        sync.Mutex // guards the rest
-	store     Store
 	groups    *groups
 	detectors []detector
 	refused   *refusedNames
@@ -73,8 +79,8 @@ type correlator struct {
 	position  Position
 	moved     bool // position is not kept yet
 	broken    bool // the last commit did not work
-	next      struct{ keep, expire, expiry time.Time }
-	suspects  map[clientOf]bool // clients of open groups of high severity; nil: to be found again
+	next      struct{ expire, expiry time.Time }
+	suspects  suspects
 }
 
 // newCorrelator checks the configuration and opens nothing.
@@ -87,6 +93,7 @@ func newCorrelator(config correlatorConfig) (*correlator, error) {
 	}
 	c := &correlator{
 		config: config, refused: newRefusedNames(), turns: make(map[string]*turn), drain: make(chan struct{}), wake: make(chan struct{}, 1),
+		unkept: make(chan struct{}, 1), storing: make(chan struct{}, 1), suspects: newSuspects(),
 		durable: config.store != nil || config.alerts.StateDir != "", store: config.store,
 	}
 	c.window = config.duration("denied_then_direct_window", 30*time.Second)
@@ -109,7 +116,7 @@ func newCorrelator(config correlatorConfig) (*correlator, error) {
 	for _, s := range sinks {
 		c.wants = append(c.wants, &s.sinkWants)
 	}
-	c.wants = append(c.wants, &sinkWants{name: logSinkName, wants: func(*group) bool { return true }, most: 64})
+	c.wants = append(c.wants, &sinkWants{name: logSinkName, wants: func(*group) bool { return true }, most: logMost})
 	for _, w := range c.wants {
 		c.turns[w.name] = &turn{kinds: make(map[string]string)}
 	}
@@ -162,30 +169,13 @@ func (c *correlator) count(f *finding, now time.Time) {
 	c.metrics.alerts.WithLabelValues(f.pool, f.alert, f.severity.String()).Inc()
 	g := c.groups.add(f, now)
 	if g.Severity >= High {
-		c.suspects = nil
+		c.suspects.add(clientOf{f.pool, f.client}, now)
 	}
 	for _, s := range c.sinks {
 		if g.untold(s.name) == 1 || s.wants(g) && !now.Before(g.dueAt(s.name)) { // news, or a fold that is
 			signal(s.wake)
 		}
 	}
-}
-
-// suspect reports whether a client has an open group of high severity. The
-// caller holds mu.
-func (c *correlator) suspect(client clientOf) bool {
-	if c.suspects == nil {
-		c.suspects = make(map[clientOf]bool)
-		for _, g := range c.groups.open {
-			if g.Severity < High {
-				continue
-			}
-			for _, key := range g.Clients {
-				c.suspects[clientOf{g.Pool, key}] = true
-			}
-		}
-	}
-	return c.suspects[client]
 }
 
 // tellFolded announces that the queue was full. The caller holds mu.
@@ -207,9 +197,12 @@ func (c *correlator) run(ctx context.Context) error {
 	for _, s := range c.sinks {
 		sinks.Go(func() { s.run(sending, c) })
 	}
+	var keeping sync.WaitGroup
+	keeping.Go(func() { c.keepOn(ctx) })
 	for pause(ctx, correlateTick) {
 		c.idle(ctx, c.tick(c.config.now()))
 	}
+	keeping.Wait()
 	close(c.drain)
 	enough := time.AfterFunc(drainDeliveries, stop)
 	sinks.Wait()
@@ -242,11 +235,7 @@ func (c *correlator) tick(now time.Time) time.Duration {
 		c.expire(now)
 	}
 	if c.isDirty() {
-		if !now.Before(c.next.keep) {
-			c.next.keep = now.Add(keepEvery)
-			c.metrics.queue.Set(float64(c.waiting()))
-			c.commit()
-		}
+		signal(c.unkept)
 		wait = min(wait, keepEvery)
 	}
 	return min(wait, c.next.expire.Sub(now))
@@ -278,7 +267,7 @@ func (c *correlator) expire(now time.Time) {
 		c.giveUp(s, now)
 	}
 	c.groups.close(now, c.owed)
-	c.suspects = nil
+	c.suspects.rebuild(c.groups, now)
 }
 
 // owed reports whether a sink still has to be told of a group. The caller
@@ -344,9 +333,11 @@ func (c *correlator) warnOfExpiry(now time.Time) {
 // close tells the log what is left and keeps the state.
 func (c *correlator) close() error {
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	c.tellLog(c.config.now(), true)
+	c.mu.Unlock()
 	err := c.commit()
+	c.storing <- struct{}{}
+	defer func() { <-c.storing }()
 	for _, s := range c.sinks {
 		s.close()
 	}

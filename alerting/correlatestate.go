@@ -42,6 +42,7 @@ func (c *correlator) load() error {
 		}
 	}
 	clear(c.groups.dirty)
+	c.suspects.rebuild(c.groups, c.config.now())
 	return c.loadBaselineFile()
 }
 
@@ -133,59 +134,9 @@ func (c *correlator) begin(p Position) {
 		return
 	}
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	c.position, c.moved = p, true
+	c.mu.Unlock()
 	c.commit()
-}
-
-// commit keeps what changed, with the place up to which events were taken, in
-// one transaction. If that does not work it is said once, and tried again with
-// the next commit; alerts are sent all the same. The caller holds mu.
-func (c *correlator) commit() error {
-	changes, err := c.changes()
-	if err == nil && len(changes) > 0 {
-		err = c.store.Commit(changes)
-	}
-	if err != nil {
-		if !c.broken {
-			c.config.log.Error().Err(err).Msg("the state of alerts is not kept")
-			c.config.system(SystemStateFailed, map[string]any{"error": err.Error()})
-		}
-		c.broken = true
-		return err
-	}
-	if c.broken {
-		c.config.log.Info().Msg("the state of alerts is kept again")
-	}
-	c.broken, c.moved = false, false
-	clear(c.groups.dirty)
-	clear(c.groups.dirtyMessages)
-	if c.baseline != nil {
-		clear(c.baseline.dirty)
-		for _, p := range c.baseline.pools {
-			p.dirty = false
-		}
-	}
-	return nil
-}
-
-// isDirty reports whether something is not kept yet. The caller holds mu.
-func (c *correlator) isDirty() bool {
-	if c.moved || len(c.groups.dirty) > 0 || len(c.groups.dirtyMessages) > 0 {
-		return true
-	}
-	if c.baseline == nil {
-		return false
-	}
-	if len(c.baseline.dirty) > 0 {
-		return true
-	}
-	for _, p := range c.baseline.pools {
-		if p.dirty {
-			return true
-		}
-	}
-	return false
 }
 
 // The system events of correlator and sinks. docs/alerts.md explains each.
@@ -193,41 +144,6 @@ const (
 	SystemStateFailed = "state-failed"
 	SystemSinkStopped = "sink-stopped"
 )
-
-// changes are what the store does not have. The caller holds mu.
-func (c *correlator) changes() (changes []Change, err error) {
-	put := func(kind, key string, present bool, value any) {
-		change := Change{Kind: kind, Key: key}
-		if present && err == nil {
-			change.Value, err = json.Marshal(value)
-		}
-		changes = append(changes, change)
-	}
-	if c.moved {
-		put(storePosition, "", true, c.position)
-	}
-	for key := range c.groups.dirty {
-		g := c.groups.open[key]
-		put(storeGroup, key, g != nil, g)
-	}
-	for name := range c.groups.dirtyMessages {
-		m := c.groups.sending[name]
-		put(storeMessage, name, m != nil, m)
-	}
-	if c.baseline == nil {
-		return changes, err
-	}
-	for pool, p := range c.baseline.pools {
-		if p.dirty {
-			put(storeLearning, pool, true, p.learning)
-		}
-	}
-	for key := range c.baseline.dirty {
-		entry := c.baseline.entry(key)
-		put(storeBaseline, key, entry != nil, entry)
-	}
-	return changes, err
-}
 
 // entry finds an entry by its key in the store; nil if it is gone.
 func (b *baseline) entry(key string) *BaselineEntry {

@@ -13,9 +13,8 @@ import (
 // destination. Its state is the baseline; without a store there is none.
 type firstSeen struct {
 	baseline *baseline // nil: silent
-	// suspect reports whether a client has an open alert of high severity: it
-	// teaches nothing then.
-	suspect func(clientOf) bool
+	// suspects are the clients that teach nothing.
+	suspects *suspects
 }
 
 func (d *firstSeen) observe(e *Event, now time.Time) []finding {
@@ -24,7 +23,7 @@ func (d *firstSeen) observe(e *Event, now time.Time) []finding {
 	}
 	host := hostOf(e)
 	to := destination(host, e.IP, e.Port)
-	if !d.baseline.visit(e, to, !d.suspect(ofClient(e)), now) {
+	if !d.baseline.visit(e, to, !d.suspects.has(ofClient(e)), now) {
 		return nil
 	}
 	f := found(e, AlertFirstSeen, Medium)

@@ -17,6 +17,6 @@ func (c *correlator) newDetectors() []detector {
 		&addressMismatch{hold: config.duration("address_mismatch_hold", 10*time.Minute)},
 		foreignResolver{},
 		policyTrouble{},
-		&firstSeen{c.baseline, c.suspect},
+		&firstSeen{c.baseline, &c.suspects},
 	}
 }

@@ -91,3 +91,25 @@ func (a *Alerting) Waiting() int64 {
 
 // SetFlushTime bounds how long the last lines may take; before Run.
 func (a *Alerting) SetFlushTime(d time.Duration) { a.log.last = d }
+
+// Behind is how many events the reader did not take yet, those of a gap
+// included.
+func (a *Alerting) Behind() int64 {
+	a.queue.mu.Lock()
+	defer a.queue.mu.Unlock()
+	return int64(len(a.queue.items)-a.queue.head) + a.queue.missed
+}
+
+// Totals sums the counts of the open groups by alert, and what of them a sink
+// was not told.
+func (a *Alerting) Totals(sink string) (found map[string]int, untold int) {
+	c := a.reader.(*correlator)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	found = make(map[string]int)
+	for _, g := range c.groups.open {
+		found[g.Alert.Alert] += g.Count
+		untold += g.untold(sink)
+	}
+	return found, untold
+}

@@ -22,6 +22,9 @@ const (
 // alert at once.
 const logSinkName = "log"
 
+// logMost is how many groups the event log is told of at once.
+const logMost = 1024
+
 // A group is what findings with one key come to, from the first until
 // nothing came for a while and everybody who wants to know was told.
 //

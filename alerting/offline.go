@@ -65,6 +65,7 @@ func (o *Offline) Take(e *Event) error {
 	}
 	if !o.now.Before(o.next) { // first, as a group may have closed before this event
 		o.next = o.now.Add(max(correlateTick, min(o.correlator.tick(o.now), time.Second)))
+		o.correlator.keepNow()
 	}
 	o.correlator.take(e)
 	return nil

@@ -19,7 +19,7 @@ func (a *Alerting) resume(stop <-chan struct{}) Position {
 		return a.start
 	}
 	from, details := resumeFrom(saved, a.start)
-	read, err := a.replay(from, a.start.Offset, stop)
+	read, err := a.replay(from, a.start.Offset, false, stop)
 	details["events"], details["skipped"] = read.events, read.skipped
 	if err != nil {
 		details["error"] = err.Error()
@@ -63,7 +63,7 @@ func (a *Alerting) readGap(last Position, stop <-chan struct{}) Position {
 				from = Position{Dev: to.Dev, Inode: to.Inode}
 			}
 			var read replayed
-			if read, err = a.replay(from, to.Offset, stop); err == nil && from == last {
+			if read, err = a.replay(from, to.Offset, true, stop); err == nil && from == last {
 				a.config.Log.Warn().Int("events", read.events).Msg("the correlator fell behind and read on in the event log")
 				return to
 			}
@@ -89,8 +89,9 @@ type replayed struct {
 }
 
 // replay hands the reader the dns and conn events between two offsets of the
-// log's file, in bounded memory. Our own alert and system lines are passed by.
-func (a *Alerting) replay(from Position, to int64, stop <-chan struct{}) (count replayed, err error) {
+// log's file, in bounded memory, and those of the system too where they are of
+// this run. Our own alert lines are passed by.
+func (a *Alerting) replay(from Position, to int64, ofThisRun bool, stop <-chan struct{}) (count replayed, err error) {
 	file, err := os.Open(a.log.sink.path)
 	if err != nil {
 		return count, fmt.Errorf("reading the event log: %w", withoutPath(err))
@@ -120,10 +121,12 @@ func (a *Alerting) replay(from Position, to int64, stop <-chan struct{}) (count 
 		switch {
 		case err != nil:
 			count.skipped++
-		case e.Kind == KindDNS || e.Kind == KindConn:
+		case e.Kind == KindDNS || e.Kind == KindConn || e.Kind == KindSystem && ofThisRun:
 			count.events++
 			e.Pos = Position{Dev: from.Dev, Inode: from.Inode, Offset: offset}
-			a.recent.add(e.ID, line)
+			if e.Kind != KindSystem {
+				a.recent.add(e.ID, line)
+			}
 			a.reader.take(&e)
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"sallyport/alerting"
 )
@@ -261,6 +262,62 @@ func TestAFullQueueIsMadeGoodFromTheFile(t *testing.T) {
 	}
 	if g.drop() != 0 {
 		t.Errorf("%v counted as lost", g.drop())
+	}
+}
+
+// TestAFullQueueLosesAndDoublesNothing lets many record at once, more than a
+// reader that stops now and then can take, and holds what it took against the
+// log: the same events, in the same order, each once.
+func TestAFullQueueLosesAndDoublesNothing(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "events.jsonl")
+	const writers, each = 8, 400
+	k := &taker{hold: make(chan struct{})}
+	g := newLog(t, toFile(path))
+	g.SetReader(k.reader())
+	g.SetQueue(16)
+	g.run(t)
+	var writing sync.WaitGroup
+	for w := range writers {
+		writing.Go(func() {
+			for i := range each {
+				e := allowed(strconv.Itoa(w*each + i))
+				switch {
+				case i%50 == 0:
+					e = refusal(e.ID)
+				case i%20 == 0:
+					g.System(alerting.SystemReloadFailed, map[string]any{"error": e.ID})
+					continue
+				}
+				g.Record(e)
+				if i%3 == 0 {
+					select {
+					case k.hold <- struct{}{}: // the reader takes one more
+					case <-time.After(time.Millisecond):
+					}
+				}
+			}
+		})
+	}
+	writing.Wait()
+	close(k.hold)
+	eventually(t, "all are taken", func() bool { return len(k.taken()) >= writers*each })
+	if err := g.stop(); err != nil {
+		t.Fatal(err)
+	}
+	name := func(e alerting.Event) string {
+		if e.Kind == alerting.KindSystem {
+			return fmt.Sprint("system ", e.Details["error"])
+		}
+		return e.ID
+	}
+	logged := readLog(t, path)
+	if len(logged) != writers*each || len(k.events) != len(logged) {
+		t.Fatalf("%d events, %d lines, %d taken", writers*each, len(logged), len(k.events))
+	}
+	for i, e := range k.events {
+		if name(e) != name(logged[i]) {
+			t.Fatalf("event %d is %s, in the log %s", i, name(e), name(logged[i]))
+		}
 	}
 }
 

@@ -25,8 +25,8 @@ func (c *correlator) waitFor(s *sink, all bool) time.Duration {
 // It is nil if there is nothing to send.
 func (c *correlator) nextMessage(s *sink, all bool) *message {
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	m, _ := c.groups.next(&s.sinkWants, c.turns[s.name], c.config.now(), all)
+	c.mu.Unlock()
 	if m != nil {
 		c.commit() // what does not work is said there; the message goes out all the same
 	}
@@ -35,10 +35,10 @@ func (c *correlator) nextMessage(s *sink, all bool) *message {
 
 // delivered notes, and keeps, that a sink's message arrived.
 func (c *correlator) delivered(s *sink) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	c.metrics.deliveries.WithLabelValues(s.name, outcomeDelivered).Inc()
+	c.mu.Lock()
 	c.groups.delivered(s.name, c.config.now())
+	c.mu.Unlock()
 	c.commit()
 }
 
@@ -62,14 +62,14 @@ func (c *correlator) stopSink(s *sink, cause string) {
 	now := c.config.now()
 	s.halt(now)
 	c.config.log.Error().Str("sink", s.name).Str("cause", cause).Dur("kept", c.keep).Msg("a sink of alerts has stopped; mend it and restart")
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	c.metrics.deliveries.WithLabelValues(s.name, outcomeFailed).Inc()
+	c.mu.Lock()
 	c.groups.forgetMessage(s.name)
 	c.config.system(SystemSinkStopped, map[string]any{"sink": s.name, "cause": cause, "kept_hours": c.keep.Hours()})
 	c.count(&finding{
 		alert: AlertPolicy, severity: High, subject: "sink " + s.name, time: eventTime(now),
 		summary: fmt.Sprintf("alerts no longer reach the sink %s: %s", s.name, cause),
 	}, now)
+	c.mu.Unlock()
 	c.commit()
 }

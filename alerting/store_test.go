@@ -226,6 +226,51 @@ func TestAStoreThatDoesNotKeepIsSaidAndHoldsUpNothing(t *testing.T) {
 	})
 }
 
+// A slowStore is a Store that takes long to write.
+type slowStore struct {
+	alerting.Store
+	takes time.Duration
+}
+
+func (s slowStore) Commit(changes []alerting.Change) error {
+	time.Sleep(s.takes)
+	return s.Store.Commit(changes)
+}
+
+// TestASlowStoreHoldsUpNoDetection holds what the log is told, and how long
+// events wait, against a store that takes a minute.
+func TestASlowStoreHoldsUpNoDetection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
+		var lines []time.Time
+		store := slowStore{&alerting.MemoryStore{}, time.Minute}
+		r := runCorrelator(t, alerting.CorrelatorSetup{Alerts: toWebhook(), Store: store, Emit: func(alerting.Event) {
+			mu.Lock()
+			defer mu.Unlock()
+			lines = append(lines, time.Now())
+		}}, nil)
+		defer r.stop()
+		r.Take(now(question("evil.example")))
+		time.Sleep(10 * time.Second) // it is being kept
+		begun := time.Now()
+		r.Take(now(connect("169.254.169.254", 80, special)))
+		if waited := time.Since(begun); waited > 0 {
+			t.Errorf("the event waited %s", waited)
+		}
+		time.Sleep(2 * time.Second)
+		mu.Lock()
+		if len(lines) != 2 || lines[1].Sub(begun) > time.Second {
+			t.Errorf("alert lines %v after %v", lines, begun)
+		}
+		mu.Unlock()
+		time.Sleep(5 * time.Minute)
+		_, bodies := r.got()
+		if n := newOf(readPosts(t, bodies)); n != 2 {
+			t.Errorf("%d of 2 findings arrived", n)
+		}
+	})
+}
+
 func TestTheSpoolOutlivesAnOrderlyStop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := &alerting.MemoryStore{}
