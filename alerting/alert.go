@@ -17,6 +17,7 @@ const (
 	AlertAddressMismatch  = "address-mismatch"
 	AlertMetadataAccess   = "metadata-access"
 	AlertScan             = "scan"
+	AlertDNSTunnel        = "dns-tunnel"
 	AlertForeignResolver  = "foreign-resolver"
 	AlertRebinding        = "rebinding"
 	AlertFirstSeen        = "first-seen"
@@ -26,7 +27,7 @@ const (
 // alertKinds are the alerts above, in the order of docs/alerts.md.
 var alertKinds = []string{
 	AlertDeniedEgress, AlertDirectIP, AlertDeniedThenDirect, AlertSNIMismatch, AlertAddressMismatch, AlertMetadataAccess,
-	AlertScan, AlertForeignResolver, AlertRebinding, AlertFirstSeen, AlertPolicy,
+	AlertScan, AlertDNSTunnel, AlertForeignResolver, AlertRebinding, AlertFirstSeen, AlertPolicy,
 }
 
 // A Severity orders alerts. The zero Severity is info.

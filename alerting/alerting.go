@@ -44,6 +44,7 @@ type Alerting struct {
 	queue   *eventQueue
 	recent  *recentEvents
 	metrics *logMetrics
+	usual   *usualNames
 	// reader takes the events, in the order of their lines.
 	reader eventReader
 
@@ -83,7 +84,7 @@ func New(config Config) (*Alerting, error) {
 	if err != nil {
 		return nil, err
 	}
-	a.reader = reader
+	a.reader, a.usual = reader, reader.usual
 	return a, nil
 }
 
@@ -126,6 +127,10 @@ func (a *Alerting) ObserveConn(r proxy.ConnRecord) {
 	e := fromConn(r)
 	a.record(&e)
 }
+
+// Usual reports whether a canonical name is in a pool's baseline, as it stood
+// within the last minute. It waits for nobody. Safe for concurrent use.
+func (a *Alerting) Usual(pool, name string) bool { return a.usual.has(pool, name) }
 
 // System records an event of the daemon itself; docs/events.md lists them.
 // Details are strings, booleans, numbers and lists of strings.

@@ -74,7 +74,8 @@ type correlator struct {
 	groups    *groups
 	detectors []detector
 	refused   *refusedNames
-	baseline  *baseline // nil without a store
+	baseline  *baseline   // nil without a store
+	usual     *usualNames // of baseline; needs no lock
 	turns     map[string]*turn
 	position  Position
 	moved     bool // position is not kept yet
@@ -92,7 +93,7 @@ func newCorrelator(config correlatorConfig) (*correlator, error) {
 		config.now = time.Now
 	}
 	c := &correlator{
-		config: config, refused: newRefusedNames(), turns: make(map[string]*turn), drain: make(chan struct{}), wake: make(chan struct{}, 1),
+		config: config, refused: newRefusedNames(), usual: &usualNames{}, turns: make(map[string]*turn), drain: make(chan struct{}), wake: make(chan struct{}, 1),
 		unkept: make(chan struct{}, 1), storing: make(chan struct{}, 1), suspects: newSuspects(),
 		durable: config.store != nil || config.alerts.StateDir != "", store: config.store,
 	}
@@ -263,6 +264,7 @@ func (c *correlator) expire(now time.Time) {
 		d.expire(now)
 	}
 	c.refused.expire(now)
+	c.usual.set(c.baseline)
 	for _, s := range c.sinks {
 		c.giveUp(s, now)
 	}

@@ -43,7 +43,11 @@ func (c *correlator) load() error {
 	}
 	clear(c.groups.dirty)
 	c.suspects.rebuild(c.groups, c.config.now())
-	return c.loadBaselineFile()
+	if err := c.loadBaselineFile(); err != nil {
+		return err
+	}
+	c.usual.set(c.baseline)
+	return nil
 }
 
 func (c *correlator) loadPosition(_ string, value []byte) error {

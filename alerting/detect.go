@@ -54,6 +54,7 @@ var replaced = map[string][]string{
 	AlertMetadataAccess:   {AlertDeniedThenDirect, AlertDirectIP, AlertDeniedEgress, AlertRebinding},
 	AlertRebinding:        {AlertDeniedEgress},
 	AlertScan:             {AlertDirectIP, AlertDeniedEgress},
+	AlertDNSTunnel:        {AlertDeniedEgress},
 }
 
 // settle drops the findings that another one replaces.

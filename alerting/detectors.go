@@ -15,6 +15,7 @@ func (c *correlator) newDetectors() []detector {
 		rebinding{},
 		sniMismatch{},
 		&addressMismatch{hold: config.duration("address_mismatch_hold", 10*time.Minute)},
+		newDNSTunnel(c),
 		foreignResolver{},
 		policyTrouble{},
 		&firstSeen{c.baseline, &c.suspects},

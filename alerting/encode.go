@@ -112,6 +112,10 @@ func (w *encoder) dns(e *Event) {
 	w.line.Bool("cached", e.Cached)
 	w.optional("upstream", e.Upstream)
 	w.addr("resolver", e.Resolver)
+	if e.Payload > 0 {
+		w.line.Int("payload", e.Payload)
+	}
+	w.optional("limit", e.Limit)
 	w.flag("search", e.Search)
 	w.millis(e.Took)
 	w.optional("error", e.Error)

@@ -84,6 +84,8 @@ type Event struct {
 	Cached   bool         `json:"cached"`
 	Upstream string       `json:"upstream"`
 	Resolver netip.Addr   `json:"resolver"` // foreign, that the client sent the question to
+	Payload  int          `json:"payload"`  // bytes of the answer beyond addresses and what leads to them
+	Limit    string       `json:"limit"`    // key of the limit that is used up, where Reason is LimitExceeded and a key sets it
 	Search   bool         `json:"search"`   // an allowed name plus a search suffix
 	// TTL is how long the answer may be used; it is not in the line, so zero
 	// in an event that was read back.

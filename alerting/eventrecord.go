@@ -80,7 +80,7 @@ func fromQuery(r dnsfilter.QueryRecord) Event {
 	e.By, e.Name, e.Host, e.Type, e.RCode = r.By, r.Name, r.Host.String(), typeName(r.Type), rcodeName(r.RCode)
 	e.Answers, e.Removed, e.CNAMEs = r.Answers, r.Removed, r.CNAMEs
 	e.Cached, e.Upstream, e.Search, e.TTL = r.Cached, r.Upstream, r.Search, r.TTL
-	e.Resolver = plainAddr(r.Resolver)
+	e.Resolver, e.Payload, e.Limit = plainAddr(r.Resolver), r.Payload, r.Limit
 	e.Took, e.Error = r.Took.Truncate(time.Microsecond), r.Err
 	return e
 }

@@ -17,6 +17,7 @@ var perDestination = map[string]string{
 	AlertDirectIP:        "addresses that no answer gave were tried by",
 	AlertSNIMismatch:     "hosts were asked for, and others named, by",
 	AlertAddressMismatch: "hosts were claimed at addresses they never had by",
+	AlertDNSTunnel:       "domains had data written into their names by",
 	AlertForeignResolver: "resolvers were wanted by",
 	AlertRebinding:       "allowed names were answered with special addresses to",
 	AlertFirstSeen:       "allowed but new destinations were reached by",

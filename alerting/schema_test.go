@@ -33,7 +33,7 @@ func fullEvents() []alerting.Event {
 	dns.Answers = []netip.Addr{netip.MustParseAddr("198.51.100.7"), netip.MustParseAddr("2001:db8::7")}
 	dns.Removed = []netip.Addr{netip.MustParseAddr("10.0.0.1")}
 	dns.CNAMEs, dns.Cached, dns.Upstream, dns.Search = []string{"edge.corp.example"}, true, "10.0.0.2:53", true
-	dns.Resolver = netip.MustParseAddr("198.51.100.53")
+	dns.Resolver, dns.Payload, dns.Limit = netip.MustParseAddr("198.51.100.53"), 120, "limits.dns_per_client"
 	conn.Kind, conn.Phase, conn.Via, conn.Method = alerting.KindConn, alerting.PhaseClose, "http", "GET"
 	conn.Host, conn.Port, conn.IP, conn.ClientPort = "registry.corp.example", 443, netip.MustParseAddr("198.51.100.7"), 50123
 	conn.SNI, conn.ALPN, conn.ECH, conn.DNSID, conn.Names = "registry.corp.example", "h2,http/1.1", true, "a2b3c4d5e6f7", []string{"registry.corp.example"}

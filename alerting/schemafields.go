@@ -37,6 +37,8 @@ var dnsFields = concat(
 		{"cached", "flag", true, "Answered from the cache."},
 		{"upstream", "text", false, "The resolver that answered."},
 		{"resolver", "address", false, "Where the client sent the question, before it was redirected to us: a resolver that is neither ours nor the machine's. Absent if it meant us, or if nobody knows."},
+		{"payload", "count", false, "Bytes of the answer's records that are neither addresses nor lead to them: TXT, NULL, MX and so on."},
+		{"limit", "text", false, "With `limit-exceeded`: the key of the limit that is used up, where one key sets it."},
 		{"search", "true", false, "The refused name is an allowed one plus a suffix of `dns.search`: no alert."},
 		{"ms", "number", true, "Milliseconds from the question to the reply."},
 		{"error", "text", false, "What went wrong at the upstream."},

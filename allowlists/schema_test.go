@@ -68,11 +68,11 @@ pools:
     listen: {transparent: 127.0.0.1:3129}
     allow: [{host: a.test, upload_limit: 1MB}]
 alerts:
-  thresholds: {dns_tunnel_names: 5, upload_factor: 3, lookalike_min_letters: 6, fold_groups: 7}
+  thresholds: {upload_factor: 3, lookalike_min_letters: 6, fold_groups: 7}
 `
 	want := []string{
 		"pools.*.allow[].upload_limit",
-		"alerts.thresholds.dns_tunnel_names", "alerts.thresholds.upload_factor", "alerts.thresholds.lookalike_min_letters",
+		"alerts.thresholds.upload_factor", "alerts.thresholds.lookalike_min_letters",
 	}
 	got := mustLoad(t, text).Notices
 	if len(got) != len(want) {

@@ -88,6 +88,11 @@ type Config struct {
 	// directory is made if it is missing.
 	BookFile  string
 	PerClient int // questions a second of one client
+	// Tunnel limits what a client's questions may carry to the owner of a domain.
+	Tunnel MeterLimits
+	// Known reports whether a name is usual in a pool: it is no new name for
+	// Tunnel then. It must be quick, and safe for concurrent use. Nil: none is.
+	Known func(pool, name string) bool
 
 	Log zerolog.Logger
 	// Metrics takes the collectors of docs/metrics.md; nil: none are registered.
@@ -117,7 +122,7 @@ func (c Config) checked() (Config, error) {
 	default:
 		return c, fmt.Errorf("dns.blocked is %q; it is nxdomain or refused", c.Blocked)
 	}
-	if c.BookGrace < 0 || c.MaxTTL < 0 || c.Stale < 0 || c.CacheEntries < 0 || c.BookEntries < 0 || c.PerClient < 0 {
+	if c.BookGrace < 0 || c.MaxTTL < 0 || c.Stale < 0 || c.CacheEntries < 0 || c.BookEntries < 0 || c.PerClient < 0 || c.Tunnel.negative() {
 		return c, errors.New("dnsfilter takes no negative time or number")
 	}
 	orDefault(&c.MaxTTL, defaultMaxTTL)

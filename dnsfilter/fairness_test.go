@@ -32,6 +32,7 @@ func asks(t testing.TB, name string) []byte {
 func TestASilentUpstreamStarvesNobodyElse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, records := offline(t, nil)
+		s.meter = unmetered()
 		var mu sync.Mutex
 		upstream, most := 0, 0
 		s.ask = func(ctx context.Context, name string, qtype uint16, _ queryFlags) (*dns.Msg, string, error) {
@@ -132,9 +133,9 @@ func TestOneThatLeavesTakesNobodyWithIt(t *testing.T) {
 		key, by := flightKey{name: "allowed.example", qtype: dns.TypeA}, account{"build", addrN(1)}
 		leaving, leave := context.WithCancel(context.Background())
 		first, second := make(chan result, 1), make(chan result, 1)
-		go func() { first <- s.obtain(leaving, key, by) }()
+		go func() { first <- s.obtain(leaving, key, by, anyQuestion) }()
 		synctest.Wait()
-		go func() { second <- s.obtain(context.Background(), key, by) }()
+		go func() { second <- s.obtain(context.Background(), key, by, anyQuestion) }()
 		synctest.Wait()
 		leave()
 		if r := <-first; r.err == nil {
@@ -151,7 +152,7 @@ func TestOneThatLeavesTakesNobodyWithIt(t *testing.T) {
 		// The last that leaves ends the question.
 		key.name, release = "a.wild.example", make(chan struct{})
 		leaving, leave = context.WithCancel(context.Background())
-		go func() { first <- s.obtain(leaving, key, by) }()
+		go func() { first <- s.obtain(leaving, key, by, anyQuestion) }()
 		synctest.Wait()
 		leave()
 		<-first
@@ -188,4 +189,12 @@ func TestAnIdleConnectionEnds(t *testing.T) {
 			server.Close()
 		}
 	})
+}
+
+// anyQuestion lets every question go upstream.
+func anyQuestion() error { return nil }
+
+// unmetered never finds that too much is carried.
+func unmetered() *Meter {
+	return NewMeter(MeterLimits{Names: 1 << 30, Bytes: 1 << 40, DayBytes: 1 << 40}, nil)
 }

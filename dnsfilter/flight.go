@@ -44,9 +44,10 @@ type flight struct {
 }
 
 // obtain answers a question from the cache or from upstream, on the account of
-// one pool and client. The name has been allowed. If ctx ends first, its error
-// comes back, and others who wait for the same answer go on waiting.
-func (s *Server) obtain(ctx context.Context, key flightKey, by account) result {
+// one pool and client. The name has been allowed; admit has the last word before
+// it goes upstream. If ctx ends first, its error comes back, and others who wait
+// for the same answer go on waiting.
+func (s *Server) obtain(ctx context.Context, key flightKey, by account, admit func() error) result {
 	if a, upstream, ok := s.cache.get(key, time.Now()); ok {
 		return result{answer: a, upstream: upstream, cached: true}
 	}
@@ -54,6 +55,9 @@ func (s *Server) obtain(ctx context.Context, key flightKey, by account) result {
 		return result{err: errLimit}
 	}
 	defer s.waiting.leave(by)
+	if err := admit(); err != nil {
+		return result{err: err}
+	}
 	f := s.join(key, by)
 	if f == nil {
 		return result{err: errUpstreamsClosed}

@@ -60,6 +60,9 @@ func (s *Server) handle(ctx context.Context, raw []byte, from origin) (reply []b
 	record.Subject, record.Generation = sub, policy.Generation()
 	if reason, rcode := s.admit(sub, pool, malformed, began); reason != allowlists.Allowed {
 		record.Decision, record.RCode = allowlists.Decision{Reason: reason}, rcode
+		if reason == allowlists.LimitExceeded {
+			record.Limit = limitRate
+		}
 		observe()
 		return s.early(&q, rcode)
 	}
@@ -85,6 +88,9 @@ var errCircle = errors.New("this is our own question: the upstream that was aske
 func (s *Server) panicked(p any) {
 	s.cfg.Log.Error().Str("panic", fmt.Sprint(p)).Bytes("stack", debug.Stack()).Msg("answering a question panicked")
 }
+
+// limitRate is the key of the limit on each client's questions a second.
+const limitRate = "limits.dns_per_client"
 
 // noReply is the response code of silence.
 const noReply = -1

@@ -40,5 +40,7 @@ type QueryRecord struct {
 	TTL      time.Duration // the lowest in the reply
 	Search   bool          // a refused name that is an allowed one plus a search suffix
 	Reverse  bool          // a name for an address was asked for
+	Payload  int           // bytes of the answer that are neither addresses nor lead to them: TXT, NULL, MX and so on
+	Limit    string        // the key of the limit that is used up, where Reason is LimitExceeded and a key sets it
 	Err      string        // what failed, where something did
 }

@@ -31,6 +31,7 @@ type Server struct {
 	cache   *cache
 	flights flights
 	waiting *shares
+	meter   *Meter
 	turns   *turns
 	rates   *rates
 	book    *book
@@ -69,6 +70,7 @@ func New(cfg Config) (*Server, error) {
 		cache:   newCache(cfg.CacheEntries, cacheBytes, cfg.Stale),
 		flights: flights{byKey: make(map[flightKey]*flight)},
 		waiting: newShares(maxWaiting),
+		meter:   NewMeter(cfg.Tunnel, cfg.Known),
 		turns:   newTurns(maxTurns),
 		rates:   newRates(cfg.PerClient, maxRateClients),
 		book:    newBook(cfg.BookEntries),

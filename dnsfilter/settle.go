@@ -33,6 +33,7 @@ type outcome struct {
 	// failure is NoSuchHost, UpstreamFailed or TimedOut where the world failed;
 	// else Allowed.
 	failure allowlists.Reason
+	limit   string // the key of the limit that is used up, where one is
 }
 
 // settle takes a question from its verdict to its outcome: asks the cache or
@@ -42,7 +43,7 @@ func (s *Server) settle(ctx context.Context, q *asked, v verdict, r *QueryRecord
 	by := q.account()
 	if v.decision.Allowed() && !v.reverse {
 		key := flightKey{name: v.host.String(), qtype: q.qtype, flags: q.flags}
-		got := s.obtain(ctx, key, by)
+		got := s.obtain(ctx, key, by, func() error { return s.guard(q, &v) })
 		r.Upstream, r.Cached = got.upstream, got.cached
 		v = s.judgeAgain(v, q)
 		r.note(&v)
@@ -136,16 +137,16 @@ func (s *Server) remember(q *asked, v verdict, j *judged, now time.Time) {
 // failed is the outcome of a question that got no answer.
 func failed(d allowlists.Decision, err error) outcome {
 	out := outcome{judged: judged{rcode: dns.RcodeServerFailure}}
+	var tunnel *tunnelError
 	switch {
+	case errors.As(err, &tunnel):
+		return overLimit(d.Rule, tunnel.tally.Over)
 	case errors.Is(err, errPanicked):
 		out.failure = allowlists.InternalError
 		out.decision = allowlists.Decision{Reason: allowlists.InternalError}
 		return out
 	case errors.Is(err, errLimit):
-		out.failure = allowlists.LimitExceeded
-		out.decision = allowlists.Decision{Reason: allowlists.LimitExceeded}
-		out.rcode = dns.RcodeRefused
-		return out
+		return overLimit(nil, "")
 	case errors.Is(err, errUpstreamTimeout):
 		out.failure = allowlists.TimedOut
 	default:
@@ -176,6 +177,7 @@ func (r *QueryRecord) note(v *verdict) {
 func (r *QueryRecord) fill(out *outcome) {
 	r.Decision, r.RCode, r.TTL = out.decision, out.rcode, out.ttl
 	r.Removed, r.CNAMEs = slices.Clone(out.removed), out.cnames
+	r.Limit, r.Payload = out.limit, payload(out.records)
 	if out.decision.Allowed() {
 		r.Answers = slices.Clone(out.passed)
 	}

@@ -65,7 +65,7 @@ func because(rec *ConnRecord, t *trip, denial *allowlists.DeniedError) string {
 	case allowlists.BadHost, allowlists.BadRequest:
 		return fmt.Sprintf("the request is not understood, as %s; an HTTP proxy takes CONNECT host:port and http:// URIs", failure(denial))
 	case allowlists.LimitExceeded:
-		return fmt.Sprintf("a limit is reached, as %s; try again, or raise it under limits", failure(denial))
+		return fmt.Sprintf("a limit is reached, as %s; try again later, or raise it", failure(denial))
 	case allowlists.NoSuchHost, allowlists.UpstreamFailed, allowlists.TimedOut:
 		return fmt.Sprintf("the policy allows it, but %s: %s", worldText(reason), failure(denial))
 	case allowlists.LogDegraded:

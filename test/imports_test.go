@@ -41,7 +41,7 @@ var libraries = map[string][]string{
 	"github.com/elastic/go-seccomp-bpf":                       {"sallyport/cmd/sallyport"},
 	"github.com/landlock-lsm/go-landlock/landlock":            {"sallyport/cmd/sallyport"},
 	"kernel.org/pub/linux/libs/security/libcap/cap":           {"sallyport/cmd/sallyport"},
-	"golang.org/x/net/publicsuffix":                           {"sallyport/allowlists", "sallyport/alerting"},
+	"golang.org/x/net/publicsuffix":                           {"sallyport/allowlists", "sallyport/alerting", "sallyport/dnsfilter"},
 	"net/http/pprof":                                          {"sallyport/cmd/sallyport"},
 	"expvar":                                                  {},
 	"github.com/rs/zerolog/log":                               {},

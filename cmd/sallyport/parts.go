@@ -37,7 +37,8 @@ func (d *daemon) dnsConfig() (dnsfilter.Config, error) {
 		Search: search, Blocked: s.BlockedReply, BookGrace: s.BookGrace, MaxTTL: s.MaxTTL, Stale: s.Stale,
 		CacheEntries: s.CacheEntries, BookEntries: d.settings.Limits.BookEntries, PerClient: d.settings.Limits.DNSPerClient,
 		BookFile: bookFile(d.settings.Alerts.StateDir),
-		Log:      d.log, Metrics: d.registry,
+		Tunnel:   alerting.TunnelLimits(&d.settings.Alerts), Known: d.alerts.Usual,
+		Log: d.log, Metrics: d.registry,
 	}, nil
 }
 
