@@ -22,7 +22,6 @@ type CorrelatorSetup struct {
 	Store      Store
 	Send       func(*http.Request) (*http.Response, error)
 	Groups     int
-	Now        func() time.Time
 }
 
 type doFunc func(*http.Request) (*http.Response, error)
@@ -36,7 +35,7 @@ type Correlator struct{ c *correlator }
 func NewCorrelator(s CorrelatorSetup) (Correlator, error) {
 	config := correlatorConfig{
 		log: s.Log, alerts: s.Alerts, policy: s.Policy, emit: s.Emit, system: s.System, registerer: s.Registerer,
-		store: s.Store, groups: s.Groups, now: s.Now,
+		store: s.Store, groups: s.Groups,
 	}
 	if config.emit == nil {
 		config.emit = func(Event) {}
@@ -101,17 +100,3 @@ func EncodeSlack(id string, items []SlackItem) ([]byte, error) {
 
 // KnownAlerts are the alerts that are raised.
 func KnownAlerts() []string { return alertKinds }
-
-// Told reports whether sinks are told of alerts of that kind.
-func Told(alert string) bool { return told(alert) }
-
-// SyslogLines are the lines of a message.
-func SyslogLines(id string, items []SlackItem, links allowlists.Links) ([]string, error) {
-	return newSyslogWriter(links).lines(&message{ID: id, Items: items})
-}
-
-// The times that tests go by.
-const (
-	RenewEvery      = renewEvery
-	AlertmanagerEnd = alertmanagerEnd
-)

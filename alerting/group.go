@@ -47,7 +47,6 @@ type share struct {
 	Messages int       `json:"messages"` // messages
 	Severity Severity  `json:"severity"` // at the last message
 	Next     time.Time `json:"next"`     // no digest before
-	At       time.Time `json:"at"`       // the latest message
 }
 
 // groupKey names the group of a finding.
@@ -156,7 +155,6 @@ func (g *group) told(sink string, count int, severity Severity, times groupTimes
 	s.Told += count
 	s.Messages++
 	s.Severity = max(s.Severity, severity)
-	s.At = now
 	s.Next = now.Add(times.interval)
 	if first := g.Opened.Add(times.firstDigest); s.Messages == 1 && now.Before(first) {
 		s.Next = first

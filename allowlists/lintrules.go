@@ -38,8 +38,7 @@ func (r *ruleLint) run() {
 		r.expiry(rule, at)
 		r.shadow(rule, at)
 		if rule.UploadLimit == 0 && !rule.Host.IsZero() && writesTo(rule, writable) {
-			mend := r.whenLimits("set upload_limit", "leave it out if the jobs can do without")
-			r.report.Warnf(at, "anyone can write data to %s with an account of their own; %s", rule.Host, mend)
+			r.report.Warnf(at, "anyone can write data to %s with an account of their own; set upload_limit", rule.Host)
 		}
 	}
 	for i := range r.spec.Quiet[:len(r.places.rules["quiet"])] {
@@ -126,19 +125,9 @@ func (r *ruleLint) presets() {
 			r.report.Warnf(at, "preset %q adds no rule that is not there already; remove it", name)
 		}
 		if len(open) > 0 {
-			mend := r.whenLimits("give them rules with upload_limit", "put under deny those that the jobs can do without")
-			r.report.Warnf(at, "preset %q allows hosts where anyone can write data with an account of their own: %s; %s", name, listed(open), mend)
+			r.report.Warnf(at, "preset %q allows hosts where anyone can write data with an account of their own: %s; give them rules with upload_limit", name, listed(open))
 		}
 	}
-}
-
-// whenLimits is the mend that takes upload_limit, or the other one as long as
-// that key has no effect.
-func (r *ruleLint) whenLimits(mend, other string) string {
-	if r.schema.byPath["pools.*.allow[].upload_limit"].later {
-		return other
-	}
-	return mend
 }
 
 // writableHosts lists the hosts that any preset marks as writable.

@@ -236,19 +236,25 @@ func (p *Pool) DecideServiceName(name Host, qtype uint16, now time.Time) (d Deci
 	return d, below, true
 }
 
-// UploadLimit is the lowest upload limit of the live rules that cover the
-// connection, in bytes; 0 is none.
-func (p *Pool) UploadLimit(h Host, port uint16, now time.Time) int64 {
+// UploadRule is the live rule with the lowest upload limit of those that cover
+// a connection to the target: by its host, or where it has none by its address.
+// It is nil if no rule has one.
+func (p *Pool) UploadRule(to Target, now time.Time) *Rule {
 	if p == nil {
-		return 0
+		return nil
 	}
-	var lowest int64
-	p.allow.hosts(h, func(r *Rule) bool {
-		if r.UploadLimit > 0 && r.Ports.Contains(port) && !r.Expired(now) && (lowest == 0 || r.UploadLimit < lowest) {
-			lowest = r.UploadLimit
+	var lowest *Rule
+	visit := func(r *Rule) bool {
+		if r.UploadLimit > 0 && r.Ports.Contains(to.Port) && !r.Expired(now) && (lowest == nil || r.UploadLimit < lowest.UploadLimit) {
+			lowest = r
 		}
 		return true
-	})
+	}
+	if to.Addr.IsValid() {
+		p.allow.addrs(to.Addr, visit)
+	} else {
+		p.allow.hosts(to.Host, visit)
+	}
 	return lowest
 }
 

@@ -71,7 +71,6 @@ alerts:
   thresholds: {upload_factor: 3, lookalike_min_letters: 6, fold_groups: 7}
 `
 	want := []string{
-		"pools.*.allow[].upload_limit",
 		"alerts.thresholds.upload_factor", "alerts.thresholds.lookalike_min_letters",
 	}
 	got := mustLoad(t, text).Notices

@@ -1,7 +1,9 @@
 package proxy_test
 
 import (
+	"fmt"
 	"io"
+	"net"
 	"testing"
 )
 
@@ -21,19 +23,44 @@ func BenchmarkTunnelSetup(b *testing.B) {
 	}
 }
 
-// BenchmarkTunnelBytes carries bulk through one tunnel.
+// BenchmarkTunnelBytes carries bulk through one tunnel, and through one with an
+// upload_limit that is far away. Last: see docs/decisions/0003-connect-outside-goproxy.md.
 func BenchmarkTunnelBytes(b *testing.B) {
-	tg := newTarget(b, nil)
-	w := newWorld(b, pool(rule("good.example:"+tg.port)))
-	c := w.tunnel("good.example:" + tg.port)
-	_ = c.SetDeadline(noDeadline)
-	chunk := make([]byte, 1<<20)
-	b.SetBytes(2 << 20) // there and back
-	for b.Loop() {
-		go func() { _, _ = c.TCPConn.Write(chunk) }()
-		if _, err := io.CopyN(io.Discard, c, 1<<20); err != nil {
-			b.Fatal(err)
-		}
+	for _, limit := range []int64{0, 1 << 60} {
+		b.Run(fmt.Sprintf("limited=%v", limit > 0), func(b *testing.B) {
+			tg := newTarget(b, nil)
+			w := newWorld(b, pool(rule("good.example:"+tg.port, limited(limit))))
+			c := w.tunnel("good.example:" + tg.port)
+			_ = c.SetDeadline(noDeadline)
+			chunk := make([]byte, 1<<20)
+			b.SetBytes(2 << 20) // there and back
+			for b.Loop() {
+				go func() { _, _ = c.TCPConn.Write(chunk) }()
+				if _, err := io.CopyN(io.Discard, c, 1<<20); err != nil {
+					b.Fatal(err)
+				}
+			}
+			_ = c.Close()
+		})
 	}
-	_ = c.Close()
+}
+
+// BenchmarkUpload pours into one tunnel as fast as it takes.
+func BenchmarkUpload(b *testing.B) {
+	for _, limit := range []int64{0, 1 << 60} {
+		b.Run(fmt.Sprintf("limited=%v", limit > 0), func(b *testing.B) {
+			tg := newTarget(b, func(c *net.TCPConn) { _, _ = io.Copy(io.Discard, c) })
+			w := newWorld(b, pool(rule("good.example:"+tg.port, limited(limit))))
+			c := w.tunnel("good.example:" + tg.port)
+			_ = c.SetDeadline(noDeadline)
+			chunk := make([]byte, 1<<20)
+			b.SetBytes(1 << 20)
+			for b.Loop() {
+				if _, err := c.TCPConn.Write(chunk); err != nil {
+					b.Fatal(err)
+				}
+			}
+			_ = c.Close()
+		})
+	}
 }

@@ -82,6 +82,9 @@ func (s *session) establish(t *trip) bool {
 // tunnel judges the first bytes where they matter, and relays.
 func (s *session) tunnel(t *trip, upstream *net.TCPConn) {
 	r := s.newRelay(s.conn, upstream)
+	r.meter = t.openMeter()
+	r.meter.onChange(r.wakeSplice)
+	defer r.meter.onChange(nil)
 	sent, received := s.server.metrics.counters(t.subject.Pool)
 	r.onSent = func(n int) { sent.Add(float64(n)) }
 	r.onReceived = func(n int) { received.Add(float64(n)) }

@@ -302,6 +302,8 @@ func (p *benchPassage) dial(ctx context.Context) (net.Conn, error) {
 
 func (p *benchPassage) refuse(err error) { p.g.refuse(p.h, p.target, err) }
 
+func (p *benchPassage) openMeter() *meter { return nil }
+
 func (p *benchPassage) opened(netip.Addr) {
 	p.g.b.note(note{phase: "open", target: p.target.String(), method: p.h.method, reason: p.d.Reason})
 }

@@ -51,6 +51,7 @@ type exchange struct {
 
 	switched *http.Response // a 101, which goproxy does not see
 	raw      *upstreamConn  // the connection that carries the request
+	bill     *bill          // of what goes upstream
 	err      error          // why there is no response
 	cut      error          // why the response's body is not whole
 }
@@ -113,6 +114,7 @@ func (x *exchange) outgoing(req *http.Request) (*http.Request, error) {
 // run carries the exchange, opened and closed in the record, and reports
 // whether the connection may carry another.
 func (x *exchange) run() (keep bool) {
+	x.bill = &bill{ctx: x.ctx, meter: x.pass.openMeter(), end: x.cancel}
 	x.pass.opened(x.addr)
 	defer func() {
 		if p := recover(); p != nil {
@@ -144,7 +146,7 @@ func (x *exchange) run() (keep bool) {
 	keep = x.res.finish(x.cut)
 	x.stopReading()
 	switch cause := context.Cause(x.ctx); {
-	case x.res.err == nil: // whole, whatever came too late to end it
+	case x.res.err == nil && !errors.Is(cause, errUploadLimit): // whole, whatever came too late to end it
 		x.close(nil)
 	case cause != nil:
 		x.close(cause)
@@ -219,5 +221,12 @@ func (x *exchange) carry() {
 	x.f.carrier.ServeHTTP(x.res, x.req)
 }
 
-// close writes the close record.
-func (x *exchange) close(err error) { x.pass.closed(x.sent.Load(), x.received.Load(), err) }
+// close writes the close record. Of a body that a limit cut, only what passed
+// counts as sent.
+func (x *exchange) close(err error) {
+	sent := x.sent.Load()
+	if errors.Is(err, errUploadLimit) && x.switched == nil {
+		sent = min(sent, max(0, x.bill.written.Load()-int64(x.head.size)))
+	}
+	x.pass.closed(sent, x.received.Load(), err)
+}

@@ -41,6 +41,7 @@ func (p pipePassage) decision() allowlists.Decision {
 func (p pipePassage) generation() uint64         { return 1 }
 func (p pipePassage) reusable(netip.Addr) bool   { return true }
 func (p pipePassage) refuse(error)               {}
+func (p pipePassage) openMeter() *meter          { return nil }
 func (p pipePassage) opened(netip.Addr)          { p.g.opens++ }
 func (p pipePassage) still() error               { return nil }
 func (p pipePassage) closed(int64, int64, error) {}

@@ -35,6 +35,9 @@ type passage interface {
 	// refuse writes one refused record for a request that found no upstream and
 	// answers the client.
 	refuse(err error)
+	// openMeter gives what counts the bytes that go upstream, under the rule of
+	// the policy now in force; nil counts and limits nothing.
+	openMeter() *meter
 	// opened writes the open record.
 	opened(upstream netip.Addr)
 	// still judges the request under the policy now in force: nil if it may go on.

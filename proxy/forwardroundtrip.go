@@ -67,6 +67,9 @@ func (x *exchange) RoundTrip(req *http.Request, _ *goproxy.ProxyCtx) (*http.Resp
 // being read when that connection ends is read no further.
 func (x *exchange) gotConn(info httptrace.GotConnInfo) {
 	x.raw, _ = info.Conn.(*upstreamConn)
+	if x.raw != nil {
+		x.raw.bill.Store(x.bill)
+	}
 	if x.raw != nil && !x.body.ended() {
 		x.raw.setOnClose(x.body.interrupt)
 	}

@@ -180,6 +180,8 @@ type upstreamConn struct {
 	closed atomic.Bool
 	// onClose is called with each Close, by whoever closes; nil: nothing is.
 	onClose atomic.Pointer[func()]
+	// bill is that of the exchange under way; nil before the first.
+	bill atomic.Pointer[bill]
 }
 
 // setOnClose has f called when the connection is closed, at once if it is.
@@ -195,10 +197,15 @@ func (c *upstreamConn) Read(p []byte) (int, error) {
 	return c.Conn.Read(p)
 }
 
-// Write keeps a read that waits alive, too.
+// Write keeps a read that waits alive, too. Heads, framing and bodies all go on
+// the bill.
 func (c *upstreamConn) Write(p []byte) (int, error) {
 	_ = c.SetDeadline(time.Now().Add(c.idle))
-	return c.Conn.Write(p)
+	b := c.bill.Load()
+	if b == nil {
+		return 0, errNoDial
+	}
+	return b.write(c.Conn, p)
 }
 
 // CloseWrite closes the sending side, if the connection knows how to.

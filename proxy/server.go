@@ -70,6 +70,7 @@ type Config struct {
 type Server struct {
 	cfg     Config
 	limits  *limits
+	uploads *uploads
 	carrier http.Handler
 	metrics *metrics
 	packets *packetFlows
@@ -121,7 +122,7 @@ func New(cfg Config) (*Server, error) {
 		cfg.Machine = func(string, netip.Addr) netip.Addr { return netip.Addr{} }
 	}
 	s := &Server{
-		cfg: cfg, carrier: newCarrier(),
+		cfg: cfg, carrier: newCarrier(), uploads: newUploads(),
 		limits: newLimits(limitCounts{
 			connections: cfg.Limits.Connections, connectionsPerClient: cfg.Limits.ConnectionsPerClient, dials: cfg.Limits.Dials,
 		}, time.Now),

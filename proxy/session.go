@@ -38,6 +38,7 @@ type session struct {
 	last    *trip // the latest, whose record a panic completes
 	lingers bool  // the client may still be sending: read on for a moment before closing
 	known   knownAnswer
+	meter   *meter // of the latest trip that carried bytes, maybe nil
 	// ambiguous is set where the host of a redirected request is one of several
 	// that the book has.
 	ambiguous bool

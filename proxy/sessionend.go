@@ -28,6 +28,7 @@ func (s *session) close() {
 		s.linger()
 	}
 	s.cancel(nil)
+	s.meter.close()
 	_ = s.conn.Close()
 	s.mu.Lock()
 	defer s.mu.Unlock()

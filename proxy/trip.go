@@ -43,6 +43,7 @@ type trip struct {
 	rec    ConnRecord // the record to be written next
 	claims *hello     // what the first bytes said; nil if nobody looked
 	peeks  bool       // the first bytes are still to be judged
+	meter  *meter     // of what is sent; nil before it is carried
 }
 
 // newTrip begins a trip. h may be nil, and target zero where h has a fault.
@@ -229,7 +230,7 @@ func (t *trip) connectTo(ctx context.Context) (*net.TCPConn, error) {
 func (t *trip) still() error {
 	d := t.rejudge()
 	if d.Allowed() {
-		return nil
+		return t.limitUpload()
 	}
 	cause := &allowlists.DeniedError{Decision: d}
 	return refusal(allowlists.Decision{Reason: allowlists.PolicyChanged, Rule: d.Rule}, cause)

@@ -18,6 +18,7 @@ import (
 type relay struct {
 	client, upstream net.Conn
 	early            []byte        // goes upstream first
+	meter            *meter        // of what goes upstream; nil: none
 	idle             time.Duration // without a byte either way
 	every            time.Duration // between calls of onProgress; 0 for none
 
@@ -26,6 +27,7 @@ type relay struct {
 	onSent, onReceived func(int)
 	onProgress         func(sent, received int64)
 
+	ctx            context.Context // of run
 	sent, received atomic.Int64
 	active         atomic.Int64 // when a byte last moved, Unix nanoseconds
 	stopped        atomic.Bool  // no read or write may wait any more
@@ -35,6 +37,8 @@ type relay struct {
 	over  bool
 	watch *time.Timer
 	next  time.Time // of onProgress
+	// splicing is set while the client's bytes are spliced, under a read deadline.
+	splicing bool
 }
 
 // newRelay makes a relay with the limits of the configuration.
@@ -57,6 +61,7 @@ func (s *session) relayUpgrade(ctx context.Context, client, upstream net.Conn, s
 // ends the relay. The error is a timed-out, the cause of ctx, prelude's, or
 // that of the connection that broke.
 func (r *relay) run(ctx context.Context, prelude func() ([]byte, error)) error {
+	r.ctx = ctx
 	release := context.AfterFunc(ctx, func() { r.stop(context.Cause(ctx)) })
 	defer release()
 	r.begin()
@@ -64,7 +69,7 @@ func (r *relay) run(ctx context.Context, prelude func() ([]byte, error)) error {
 	var down sync.WaitGroup
 	down.Go(func() {
 		defer r.contain()
-		r.direction(r.client, r.upstream, &r.received, r.onReceived)
+		r.direction(r.client, r.upstream, nil, &r.received, r.onReceived)
 	})
 	defer down.Wait() // also when this side panics
 	func() {
@@ -92,28 +97,33 @@ func (r *relay) up(prelude func() ([]byte, error)) {
 		}
 	}
 	if len(early) > 0 {
-		n, err := r.upstream.Write(early)
-		r.count(n, &r.sent, r.onSent)
-		if err != nil {
+		err := r.write(r.upstream, early, r.meter, func(n int) { r.count(n, &r.sent, r.onSent) })
+		switch {
+		case isDenied(err):
+			r.stop(err)
+			return
+		case err != nil:
 			r.note(fmt.Errorf("writing to the upstream: %w", err))
 			return
 		}
 	}
 	r.early = nil
-	r.direction(r.upstream, r.client, &r.sent, r.onSent)
+	r.direction(r.upstream, r.client, r.meter, &r.sent, r.onSent)
 }
 
 // direction carries one way and passes its end on. A connection that breaks
 // while it is read stops both ways; one that cannot be written to may still
-// have something to say.
-func (r *relay) direction(dst, src net.Conn, total *atomic.Int64, on func(int)) {
-	err := r.carry(dst, src, func(n int) { r.count(n, total, on) })
+// have something to say. A denial of the meter stops both ways, too.
+func (r *relay) direction(dst, src net.Conn, m *meter, total *atomic.Int64, on func(int)) {
+	err := r.carry(dst, src, m, func(n int) { r.count(n, total, on) })
 	var broken *readError
 	switch {
 	case err == nil:
 		closeWrite(dst)
 	case errors.As(err, &broken):
 		r.stop(broken.err)
+	case isDenied(err):
+		r.stop(err)
 	default:
 		r.note(err)
 	}

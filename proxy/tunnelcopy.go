@@ -23,13 +23,14 @@ const (
 // copyBuffers are lent for the moment between a read and a write.
 var copyBuffers = sync.Pool{New: func() any { return new([copyBuffer]byte) }}
 
-// carry copies from src to dst until the end of src's stream, and calls wrote
-// after each write. An error of the reading side is a *readError.
-func (r *relay) carry(dst, src net.Conn, wrote func(int)) error {
+// carry copies from src to dst until the end of src's stream, or as much as the
+// meter lets pass, and calls wrote after each write. An error of the reading
+// side is a *readError.
+func (r *relay) carry(dst, src net.Conn, m *meter, wrote func(int)) error {
 	in, ok := src.(*net.TCPConn)
 	out, both := dst.(*net.TCPConn)
 	if !ok {
-		return r.carryPlain(dst, src, wrote)
+		return r.carryPlain(dst, src, m, wrote)
 	}
 	raw, err := in.SyscallConn()
 	if err != nil {
@@ -38,10 +39,9 @@ func (r *relay) carry(dst, src net.Conn, wrote func(int)) error {
 	for {
 		// Small transfers go through a buffer that is only held while there is
 		// something to carry: an idle tunnel holds neither buffer nor pipe.
-		n, full, err := r.step(dst, raw)
-		wrote(n)
+		full, err := r.step(dst, raw, m, wrote)
 		if err == nil && full && both {
-			err = r.splice(out, in, wrote)
+			err = r.splice(out, in, m, wrote)
 		}
 		switch {
 		case errors.Is(err, io.EOF):
@@ -54,7 +54,8 @@ func (r *relay) carry(dst, src net.Conn, wrote func(int)) error {
 
 // step moves what is readable, at most a buffer's worth. full is set if there
 // may well be more. The error is io.EOF at the end of the stream.
-func (r *relay) step(dst net.Conn, src syscall.RawConn) (n int, full bool, err error) {
+func (r *relay) step(dst net.Conn, src syscall.RawConn, m *meter, wrote func(int)) (full bool, err error) {
+	var n int
 	var buf *[copyBuffer]byte
 	defer func() {
 		if buf != nil {
@@ -79,31 +80,57 @@ func (r *relay) step(dst net.Conn, src syscall.RawConn) (n int, full bool, err e
 	})
 	switch {
 	case waitErr != nil:
-		return 0, false, &readError{waitErr}
+		return false, &readError{waitErr}
 	case readErr != nil:
-		return 0, false, &readError{os.NewSyscallError("read", readErr)}
+		return false, &readError{os.NewSyscallError("read", readErr)}
 	case n == 0:
-		return 0, false, io.EOF
+		return false, io.EOF
 	}
-	full = n == len(buf)
-	n, err = dst.Write(buf[:n])
-	return n, full, err
+	return n == len(buf), r.write(dst, buf[:n], m, wrote)
 }
 
-// splice has the kernel move bytes, until none came for a while. The error is
-// io.EOF at the end of the stream.
-func (r *relay) splice(dst, src *net.TCPConn, wrote func(int)) error {
+// write writes what the meter lets pass of data, and calls wrote.
+func (r *relay) write(dst net.Conn, data []byte, m *meter, wrote func(int)) error {
+	g, denied := m.take(r.ctx, int64(len(data)))
+	if g.bytes == 0 && denied != nil {
+		return denied
+	}
+	n, err := dst.Write(data[:g.bytes])
+	m.settle(g, int64(n))
+	wrote(n)
+	if err != nil {
+		return err
+	}
+	return denied
+}
+
+// splice has the kernel move bytes, until none came for a while or the limit is
+// near. The error is io.EOF at the end of the stream.
+func (r *relay) splice(dst, src *net.TCPConn, m *meter, wrote func(int)) error {
 	defer r.setReadDeadline(src, time.Time{})
+	if m != nil {
+		r.setSplicing(true)
+		defer r.setSplicing(false)
+	}
 	for {
+		terms := m.changes()
+		g := m.speculate(spliceBytes)
+		if g.bytes == 0 {
+			return nil
+		}
 		r.setReadDeadline(src, time.Now().Add(spliceHold))
-		n, err := dst.ReadFrom(&io.LimitedReader{R: src, N: spliceBytes})
+		if m.changes() != terms { // and wakeSplice came before the deadline
+			_ = src.SetReadDeadline(past)
+		}
+		n, err := dst.ReadFrom(&io.LimitedReader{R: src, N: g.bytes})
+		m.settle(g, n)
 		wrote(int(n))
 		switch {
 		case errors.Is(err, os.ErrDeadlineExceeded) && !r.stopped.Load():
 			return nil
 		case err != nil:
 			return spliceError(err)
-		case n < spliceBytes:
+		case n < g.bytes:
 			return io.EOF
 		}
 	}
@@ -118,6 +145,22 @@ func spliceError(err error) error {
 	return &readError{err}
 }
 
+// wakeSplice ends a splice that waits for the client, so that what its meter
+// holds is settled. It is safe for concurrent use.
+func (r *relay) wakeSplice() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.splicing {
+		_ = r.client.SetReadDeadline(past)
+	}
+}
+
+func (r *relay) setSplicing(splicing bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.splicing = splicing
+}
+
 // setReadDeadline sets a deadline, unless stop has set the last one.
 func (r *relay) setReadDeadline(conn net.Conn, at time.Time) {
 	_ = conn.SetReadDeadline(at)
@@ -127,15 +170,13 @@ func (r *relay) setReadDeadline(conn net.Conn, at time.Time) {
 }
 
 // carryPlain is carry for connections that are no sockets of their own.
-func (r *relay) carryPlain(dst, src net.Conn, wrote func(int)) error {
+func (r *relay) carryPlain(dst, src net.Conn, m *meter, wrote func(int)) error {
 	buf := copyBuffers.Get().(*[copyBuffer]byte)
 	defer copyBuffers.Put(buf)
 	for {
 		n, err := src.Read(buf[:])
 		if n > 0 {
-			written, writeErr := dst.Write(buf[:n])
-			wrote(written)
-			if writeErr != nil {
+			if writeErr := r.write(dst, buf[:n], m, wrote); writeErr != nil {
 				return writeErr
 			}
 		}

@@ -36,8 +36,6 @@ var libraries = map[string][]string{
 	"github.com/miekg/dns":                                    {"sallyport/dnsfilter", "sallyport/dnsfilter/dnstest"},
 	"gopkg.in/yaml.v3":                                        {"sallyport/allowlists/diag"},
 	"go.etcd.io/bbolt":                                        {"sallyport/alerting"},
-	"github.com/prometheus/alertmanager/api/v2/models":        {"sallyport/alerting"},
-	"github.com/leodido/go-syslog/v4/rfc5424":                 {"sallyport/alerting"},
 	"github.com/spf13/cobra":                                  {"sallyport/cmd/sallyport"},
 	"github.com/fsnotify/fsnotify":                            {"sallyport/cmd/sallyport"},
 	"github.com/elastic/go-seccomp-bpf":                       {"sallyport/cmd/sallyport"},

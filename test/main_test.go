@@ -49,11 +49,9 @@ func runMain(m *testing.M) int {
 // daemon so far.
 var seenReasons sync.Map
 
-// elsewhere are the reasons that these tests cannot produce: those of features
-// to come, and those that take a fault inside the daemon or a start slower than
-// any, which the packages' own tests produce.
+// elsewhere are the reasons that these tests cannot produce, as they take a
+// fault inside the daemon or a start slower than any: the packages' own tests do.
 var elsewhere = map[allowlists.Reason]bool{
-	allowlists.UploadLimit:   true,
 	allowlists.InternalError: true, allowlists.NotReady: true,
 }
 
