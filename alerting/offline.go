@@ -1,6 +1,8 @@
 package alerting
 
 import (
+	"cmp"
+	"slices"
 	"time"
 
 	"sallyport/allowlists"
@@ -16,8 +18,8 @@ type OfflineConfig struct {
 	// Store keeps a baseline and what else is known; nil knows nothing from
 	// before and raises no first-seen.
 	Store Store
-	// Ended takes each alert once, when its group has closed or at Close. Nil:
-	// nobody looks.
+	// Ended takes each alert once, when its group has closed or at Close; those
+	// that close together in the order of their first events. Nil: nobody looks.
 	Ended func(Alert)
 	// System takes the system events that correlating gives rise to. Nil: nobody looks.
 	System func(event string, details map[string]any)
@@ -30,14 +32,19 @@ type Offline struct {
 	correlator *correlator
 	now        time.Time // of the latest event so far
 	next       time.Time // nothing is due before
+	config     OfflineConfig
+	ended      []Alert // of groups that have just closed
 }
 
 // NewOffline makes one. The error is that of a configuration.
 func NewOffline(config OfflineConfig) (*Offline, error) {
-	o := &Offline{}
+	if config.Ended == nil {
+		config.Ended = func(Alert) {}
+	}
 	if config.System == nil {
 		config.System = func(string, map[string]any) {}
 	}
+	o := &Offline{config: config}
 	alerts := config.Alerts
 	alerts.StateDir, alerts.Slack, alerts.Webhook = "", allowlists.Slack{}, allowlists.Webhook{}
 	c, err := newCorrelator(correlatorConfig{
@@ -47,9 +54,7 @@ func NewOffline(config OfflineConfig) (*Offline, error) {
 	if err != nil {
 		return nil, err
 	}
-	if config.Ended != nil {
-		c.groups.closed = func(g *group) { config.Ended(g.snapshot()) }
-	}
+	c.groups.closed = func(g *group) { o.ended = append(o.ended, g.snapshot()) }
 	o.correlator = c
 	return o, nil
 }
@@ -66,6 +71,7 @@ func (o *Offline) Take(e *Event) error {
 	if !o.now.Before(o.next) { // first, as a group may have closed before this event
 		o.next = o.now.Add(max(correlateTick, min(o.correlator.tick(o.now), time.Second)))
 		o.correlator.keepNow()
+		o.tell()
 	}
 	o.correlator.take(e)
 	return nil
@@ -81,5 +87,23 @@ func (o *Offline) Close() error {
 		c.groups.remove(g)
 		c.groups.closed(g)
 	}
+	o.tell()
 	return err
 }
+
+// tell hands over the alerts whose groups have closed.
+func (o *Offline) tell() {
+	if len(o.ended) == 0 {
+		return
+	}
+	slices.SortFunc(o.ended, func(a, b Alert) int { return cmp.Or(a.First.Compare(b.First), cmp.Compare(a.Key, b.Key)) })
+	for _, a := range o.ended {
+		o.config.Ended(a)
+	}
+	clear(o.ended)
+	o.ended = o.ended[:0]
+}
+
+// Line is the alert as a line of the event log has it, at the time of its
+// latest event.
+func (a *Alert) Line() Event { return a.event(a.Last) }
