@@ -21,13 +21,14 @@ const (
 	AlertForeignResolver  = "foreign-resolver"
 	AlertRebinding        = "rebinding"
 	AlertFirstSeen        = "first-seen"
+	AlertLookalike        = "lookalike"
 	AlertPolicy           = "policy"
 )
 
 // alertKinds are the alerts above, in the order of docs/alerts.md.
 var alertKinds = []string{
 	AlertDeniedEgress, AlertDirectIP, AlertDeniedThenDirect, AlertSNIMismatch, AlertAddressMismatch, AlertMetadataAccess,
-	AlertScan, AlertDNSTunnel, AlertForeignResolver, AlertRebinding, AlertFirstSeen, AlertPolicy,
+	AlertScan, AlertDNSTunnel, AlertForeignResolver, AlertRebinding, AlertFirstSeen, AlertLookalike, AlertPolicy,
 }
 
 // A Severity orders alerts. The zero Severity is info.

@@ -55,6 +55,7 @@ var replaced = map[string][]string{
 	AlertRebinding:        {AlertDeniedEgress},
 	AlertScan:             {AlertDirectIP, AlertDeniedEgress},
 	AlertDNSTunnel:        {AlertDeniedEgress},
+	AlertLookalike:        {AlertDeniedEgress},
 }
 
 // settle drops the findings that another one replaces.

@@ -17,6 +17,7 @@ func (c *correlator) newDetectors() []detector {
 		&addressMismatch{hold: config.duration("address_mismatch_hold", 10*time.Minute)},
 		newDNSTunnel(c),
 		foreignResolver{},
+		newLookalike(config),
 		policyTrouble{},
 		&firstSeen{c.baseline, &c.suspects},
 	}

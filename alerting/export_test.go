@@ -3,6 +3,7 @@ package alerting
 import (
 	"context"
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -57,6 +58,50 @@ func (a *Alerting) SetQueue(limit int) { a.queue = newEventQueue(limit) }
 
 // Record records any event.
 func (a *Alerting) Record(e Event) { a.record(&e) }
+
+// Skeleton is skeleton.
+func Skeleton(label string) string { return skeleton(label) }
+
+// LooksLike reports whether host is one edit from an allowed one, by the index
+// and one by one. Skeletons count for both.
+func LooksLike(allow []string, host string) (fast, slow bool) {
+	l, d := likeIndex(allow), mustRegistrable(host)
+	_, _, fast = l.of(d, 1)
+	for _, other := range allow {
+		known := mustRegistrable(other)
+		if known.label == d.label {
+			return fast, false
+		}
+		slow = slow || oneEdit(known.label, d.label) || skeleton(known.label) == skeleton(d.label)
+	}
+	return fast, slow
+}
+
+// LookalikeFinder finds what looks like one of the allowed hosts.
+func LookalikeFinder(allow []string) func(host string) bool {
+	l := likeIndex(allow)
+	return func(host string) bool {
+		_, _, ok := l.of(mustRegistrable(host), 5)
+		return ok
+	}
+}
+
+func likeIndex(allow []string) *lookalikes {
+	l := &lookalikes{}
+	for _, host := range allow {
+		l.add(mustRegistrable(host))
+	}
+	slices.Sort(l.index)
+	return l
+}
+
+func mustRegistrable(host string) likeDomain {
+	d, ok := registrable(host)
+	if !ok {
+		panic(host)
+	}
+	return d
+}
 
 // ScanRoom tells how full scanClients was: Most at any time, Used by its own
 // count at the end, Counted one by one, Expired when all was old.

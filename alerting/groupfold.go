@@ -20,6 +20,7 @@ var perDestination = map[string]string{
 	AlertDNSTunnel:       "domains had data written into their names by",
 	AlertForeignResolver: "resolvers were wanted by",
 	AlertRebinding:       "allowed names were answered with special addresses to",
+	AlertLookalike:       "domains that look like allowed ones were asked for by",
 	AlertFirstSeen:       "allowed but new destinations were reached by",
 }
 

@@ -68,10 +68,10 @@ pools:
     listen: {transparent: 127.0.0.1:3129}
     allow: [{host: a.test, upload_limit: 1MB}]
 alerts:
-  thresholds: {upload_factor: 3, lookalike_min_letters: 6, fold_groups: 7}
+  thresholds: {upload_factor: 3, fold_groups: 7}
 `
 	want := []string{
-		"alerts.thresholds.upload_factor", "alerts.thresholds.lookalike_min_letters",
+		"alerts.thresholds.upload_factor",
 	}
 	got := mustLoad(t, text).Notices
 	if len(got) != len(want) {
