@@ -22,6 +22,7 @@ type CorrelatorSetup struct {
 	Store      Store
 	Send       func(*http.Request) (*http.Response, error)
 	Groups     int
+	Lost       bool // the state was damaged
 }
 
 type doFunc func(*http.Request) (*http.Response, error)
@@ -50,13 +51,16 @@ func NewCorrelator(s CorrelatorSetup) (Correlator, error) {
 	if err != nil {
 		return Correlator{}, err
 	}
-	return Correlator{c}, c.open()
+	err = c.open()
+	c.damaged = c.damaged || s.Lost
+	return Correlator{c}, err
 }
 
 func (t Correlator) Take(e Event)                  { t.c.take(&e) }
 func (t Correlator) Run(ctx context.Context) error { return t.c.run(ctx) }
 func (t Correlator) Tick(now time.Time)            { t.c.tick(now); t.c.keepNow() }
 func (t Correlator) Resume() (Position, bool)      { return t.c.resume() }
+func (t Correlator) Recall(e Event)                { t.c.recall(&e) }
 func (t Correlator) Begin(p Position)              { t.c.begin(p) }
 func (t Correlator) OpenGroups() int {
 	t.c.mu.Lock()

@@ -12,9 +12,12 @@ const (
 
 // alertMetrics are the metrics of correlator and sinks.
 type alertMetrics struct {
-	alerts     *prometheus.CounterVec
-	deliveries *prometheus.CounterVec
-	queue      prometheus.Gauge
+	alerts      *prometheus.CounterVec
+	deliveries  *prometheus.CounterVec
+	queue       prometheus.Gauge
+	sinkUp      *prometheus.GaugeVec
+	stateKept   prometheus.Gauge
+	stateFaults *prometheus.CounterVec
 }
 
 // newAlertMetrics registers them; a nil registerer registers nothing.
@@ -29,9 +32,30 @@ func newAlertMetrics(r prometheus.Registerer) *alertMetrics {
 		queue: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "sallyport_alert_queue", Help: "Alert groups that wait for delivery.",
 		}),
+		sinkUp: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "sallyport_alert_sink_up", Help: "1 unless the last message to the sink did not arrive.",
+		}, []string{"sink"}),
+		stateKept: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "sallyport_state_kept", Help: "1 while the state of alerts is kept in alerts.state_dir.",
+		}),
+		stateFaults: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "sallyport_state_faults_total", Help: "Faults of the kept state of alerts.",
+		}, []string{"state"}),
+	}
+	for _, state := range []string{stateWrite, stateMissing, stateReplaced, stateDamaged} {
+		m.stateFaults.WithLabelValues(state)
 	}
 	if r != nil {
-		r.MustRegister(m.alerts, m.deliveries, m.queue)
+		r.MustRegister(m.alerts, m.deliveries, m.queue, m.sinkUp, m.stateKept, m.stateFaults)
 	}
 	return m
+}
+
+// kept shows whether the state of alerts is kept.
+func (m *alertMetrics) kept(is bool) {
+	if is {
+		m.stateKept.Set(1)
+		return
+	}
+	m.stateKept.Set(0)
 }

@@ -17,6 +17,7 @@ import (
 const (
 	correlateTick   = 100 * time.Millisecond // between two ticks, at least
 	keepEvery       = time.Second            // between two times that what is dirty is kept, at least
+	lookEvery       = 10 * time.Second       // how often the store is looked at where nothing is dirty
 	expireEvery     = time.Minute            // how often what is old is forgotten
 	expiryEvery     = time.Hour              // how often rules about to end are looked for
 	drainDeliveries = 3 * time.Second        // how long sinks may take at the end
@@ -80,6 +81,7 @@ type correlator struct {
 	position  Position
 	moved     bool // position is not kept yet
 	broken    bool // the last commit did not work
+	damaged   bool // what was kept could not be read in full
 	next      struct{ expire, expiry time.Time }
 	suspects  suspects
 }

@@ -4,17 +4,26 @@ import (
 	"context"
 	"encoding/json"
 	"maps"
+	"time"
 )
 
-// keepOn keeps what is dirty, soon after there is something, until ctx ends.
+// keepOn keeps what is dirty, soon after there is something, until ctx ends. It
+// looks after the store every lookEvery, less often where that takes long, as
+// those who send wait for it.
 func (c *correlator) keepOn(ctx context.Context) {
+	look := time.NewTicker(lookEvery)
+	defer look.Stop()
 	for {
 		select {
 		case <-c.unkept:
+			c.keepNow()
+		case <-look.C:
+			begun := time.Now()
+			c.commit()
+			look.Reset(max(lookEvery, 10*time.Since(begun)))
 		case <-ctx.Done():
 			return
 		}
-		c.keepNow()
 		if !pause(ctx, keepEvery) {
 			return
 		}
@@ -45,24 +54,16 @@ func (c *correlator) commit() error {
 	changes, err := c.changes()
 	was := c.clean()
 	c.mu.Unlock()
-	if err == nil && len(changes) > 0 {
+	if err == nil {
 		err = c.store.Commit(changes)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if err == nil {
-		if c.broken {
-			c.config.log.Info().Msg("the state of alerts is kept again")
-		}
-		c.broken = false
-		return nil
+	c.tellStoreFaults()
+	c.tellKept(err)
+	if err != nil {
+		c.soil(was)
 	}
-	c.soil(was)
-	if !c.broken {
-		c.config.log.Error().Err(err).Msg("the state of alerts is not kept")
-		c.config.system(SystemStateFailed, map[string]any{"error": err.Error()})
-	}
-	c.broken = true
 	return err
 }
 

@@ -25,6 +25,8 @@ func (c *correlator) load() error {
 				return err
 			}
 			c.store = store
+			c.damaged = len(store.(*fileStore).found) > 0
+			c.tellStoreFaults()
 		} else {
 			c.config.log.Warn().Msg("alerts.state_dir is not set: alerts and their counts end with this process, and first-seen stays silent")
 		}
@@ -36,7 +38,7 @@ func (c *correlator) load() error {
 		{storePosition, c.loadPosition}, {storeGroup, c.loadGroup}, {storeMessage, c.loadMessage},
 		{storeLearning, c.loadLearning}, {storeBaseline, c.loadEntry},
 	} {
-		if err := c.store.Load(step.kind, step.read); err != nil {
+		if err := c.read(step.kind, step.read); err != nil {
 			c.store.Close()
 			return fmt.Errorf("reading the state of alerts: %w", err)
 		}
@@ -51,7 +53,12 @@ func (c *correlator) load() error {
 }
 
 func (c *correlator) loadPosition(_ string, value []byte) error {
-	return json.Unmarshal(value, &c.position)
+	var position Position
+	if err := json.Unmarshal(value, &position); err != nil {
+		return err
+	}
+	c.position = position
+	return nil
 }
 
 func (c *correlator) loadGroup(key string, value []byte) error {

@@ -25,6 +25,18 @@ func (policyTrouble) observe(e *Event, _ time.Time) []finding {
 		if cause, ok := e.Details["cause"].(string); ok && cause != "" {
 			summary += ": " + cause
 		}
+	case e.Kind == KindSystem && e.Event == SystemStateFailed:
+		switch e.Details["state"] {
+		case stateWell:
+			return nil
+		case stateWrite:
+			subject, summary = SystemStateFailed, "the state of alerts is not kept"
+		default:
+			subject, summary = SystemStateFailed+" "+stateDamaged, "the kept state of alerts was deleted or damaged"
+		}
+		if cause, ok := e.Details["error"].(string); ok && cause != "" {
+			summary += ": " + cause
+		}
 	case e.Kind == KindSystem && e.Event == SystemEnforcement:
 		switch lost, _ := e.Details["lost"].(bool); {
 		case e.Details["state"] == "not-in-place":

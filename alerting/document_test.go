@@ -40,9 +40,17 @@ lines begin to be lost, and once when it is over, with the number of lines lost.
 ## After a restart
 
 With a file and ` + "`alerts.state_dir`" + `, alerting goes on behind the last line that it knows, before any new event: what was logged but not told to
-anybody, as after kill -9, is told then, once or twice, never not at all. If the file is another one than before (rotated while
-the daemon was down), all of it is read. With standard output or without ` + "`state_dir`" + ` this is not promised, and ` + "`started`" + ` says so
+anybody, as after kill -9, is told then, once or twice, never not at all. If the file was rotated while the daemon was down, the rest of
+the old one is read first, if it lies in the same directory, not compressed; then, as in any other file than before, all of the new one. Refusals in the
+last 4 MiB before that place are remembered, so that ` + "`denied-then-direct`" + ` is told across a restart. With standard output or without ` + "`state_dir`" + ` this is not promised, and ` + "`started`" + ` says so
 (` + "`alerts_survive_restart`" + `).
+
+The state is ` + "`alerts.jsonl`" + ` in ` + "`alerts.state_dir`" + `: lines with a checksum each, and a copy in memory. A damaged file stops neither the start nor the daemon. What can be read of
+it is used, it is moved to ` + "`alerts.jsonl.corrupt-TIME`" + ` (the last three are kept), and ` + "`state-failed`" + ` says so. While the daemon runs it looks for its file every 10 s and compares what
+is in it every minute; if that was deleted, replaced or overwritten, it is written anew, and nothing is lost. At a start, what the damage took is found in the event log, of its last
+32 MiB and 24 h: alerts of medium and higher whose group is gone are told again (so some twice), or, where the place in the log is lost too, all events there are taken again.
+Older alerts that were not delivered stay in the event log as ` + "`alert`" + ` lines, which is all that is left of them. A ` + "`state_dir`" + ` that is not there at all is a first start: no history is read.
+On a disk that is full, broken or read-only the daemon starts and serves, tells alerts, and tries again with every change; what is not delivered then ends with the process.
 
 With ` + "`alerts.state_dir`" + ` the book of answers survives too, kill -9 included: ` + "`book.jsonl`" + ` there has which names each client was answered with for an
 address, and until when, at most 100 ms late. Without it, connections that a firewall redirects and that name no host are refused as ` + "`address-mismatch`" + `
@@ -57,13 +65,13 @@ var systemEvents = map[string][2]string{
 	alerting.SystemReloadFailed: {"a changed configuration is not valid; the last good one goes on serving", "`error`"},
 	alerting.SystemStopping:     {"the daemon was told to end; new work is refused", "`drain_timeout`"},
 	alerting.SystemLogDegraded:  {"the event log cannot be written, loses lines, or is well again", "`state` (`failing`, `dropping`, `recovered`), `cause`, `lost` (lines), `unwaited` (refusals sent before their line was written), `refusing`"},
-	alerting.SystemResumed:      {"alerting went on in the log where it had stopped", "`events` (taken), `skipped` (lines that are no events), `from` and `to` (offsets), `whole_file` (why all of it was read), `error`"},
+	alerting.SystemResumed:      {"alerting went on in the log where it had stopped", "`events` (taken), `skipped` (lines that are no events), `from` and `to` (offsets), `rotated` (name of the file that the log was then), `whole_file` (why all of it was read), `lost_state` (why the last part of it was read), `error`"},
 	alerting.SystemEventsMissed: {"events did not reach the correlator, whose queue was full, and no file had them", "`missed`, `error`"},
 	alerting.SystemAlertFolded:  {"alerts were folded into one, as there were too many", "`alert`, `pool`, `severity`, `groups`, `count`, `into` (id of the alert that took them over)"},
 	alerting.SystemPacketsLost:  {"the firewall refused packets that have no event, at most once a minute", "`lost` (the kernel could not tell of them; with CAP_NET_ADMIN kept, also those beyond the rate of 200 a second), `unrecorded` (beyond the bounds of what is remembered; docs/metrics.md)"},
 	alerting.SystemEnforcement:  {"what was measured of the firewall is another than before", "`placement`, `state` (`in-place`, `not-in-place`, `unknown`), `by` (`table`: compared in the kernel; `probe`: by effect; `none`), `faults` (sentences; other ones of the same state at most once a minute), `lost` (it was measured before, and no longer can be)"},
 	alerting.SystemSinkStopped:  {"a sink answered that its address or credentials are wrong; its alerts are kept", "`sink`, `cause`, `kept_hours`"},
-	alerting.SystemStateFailed:  {"the state of alerts cannot be written", "`error`"},
+	alerting.SystemStateFailed:  {"the state of alerts in `alerts.state_dir` cannot be written, was not as it was left, or is kept again", "`state` (`failing`: it cannot be written; `missing`, `replaced`, `damaged`: its file was deleted, is another one, or has not what was written, and is written anew from memory; `recovered`), `error`, `moved_to` (name that the damaged file has now), `lost_lines` (that could not be read), `records` (that are kept)"},
 }
 
 // documentExample is a line shown in docs/events.md.

@@ -10,6 +10,13 @@ type eventReader interface {
 	// resume gives the place up to which events were taken before the last
 	// stop; false if nothing was kept.
 	resume() (Position, bool)
+	// lost reports whether what was kept could not be read in full, so that
+	// the log is to be asked about it.
+	lost() bool
+	// recall is shown an event from before the place of resume: what was taken
+	// already, but has to be remembered, or, where lost, was told. It is called
+	// between resume and the first take.
+	recall(e *Event)
 	// begin is told the place where this run's events begin. It is called once,
 	// after the events of resume and before the first live one, and keeps the
 	// place, where it can, so that a crash before the first checkpoint loses

@@ -17,6 +17,8 @@ func EncodeForBench(e *Event) int {
 // A FakeReader stands in for the correlator: a struct of funcs, nil ones do nothing.
 type FakeReader struct {
 	Resume func() (Position, bool)
+	Lost   bool
+	Recall func(*Event)
 	Begin  func(Position)
 	Take   func(*Event)
 }
@@ -28,6 +30,14 @@ func (f FakeReader) resume() (Position, bool) {
 		return Position{}, false
 	}
 	return f.Resume()
+}
+
+func (f FakeReader) lost() bool { return f.Lost }
+
+func (f FakeReader) recall(e *Event) {
+	if f.Recall != nil {
+		f.Recall(e)
+	}
 }
 
 func (f FakeReader) begin(p Position) {

@@ -116,11 +116,16 @@ func placeOf(file *os.File) (Position, error) {
 	if err != nil || !info.Mode().IsRegular() {
 		return Position{}, err
 	}
+	return placeIn(info), nil
+}
+
+// placeIn is the end of the regular file that info is of.
+func placeIn(info os.FileInfo) Position {
 	stat, ok := info.Sys().(*syscall.Stat_t)
 	if !ok {
-		return Position{}, nil
+		return Position{}
 	}
-	return Position{Dev: uint64(stat.Dev), Inode: stat.Ino, Offset: info.Size()}, nil
+	return Position{Dev: uint64(stat.Dev), Inode: stat.Ino, Offset: info.Size()}
 }
 
 // endLine gives a file of size bytes the newline that a crash kept from it,

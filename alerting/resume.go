@@ -7,19 +7,39 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 )
 
 // resume hands the reader what was logged after the place where it stopped,
 // and returns the place where this run begins. Only a log in a regular file
-// with a kept place is read.
+// with a kept place is read, or one whose kept place was lost to damage.
 func (a *Alerting) resume(stop <-chan struct{}) Position {
 	saved, ok := a.reader.resume()
-	if !ok || saved.IsZero() || a.start.IsZero() {
+	damaged := a.reader.lost()
+	if a.start.IsZero() || !damaged && (!ok || saved.IsZero()) {
 		a.reader.begin(a.start)
 		return a.start
 	}
-	from, details := resumeFrom(saved, a.start)
-	read, err := a.replay(from, a.start.Offset, false, stop)
+	details := map[string]any{"from": saved.Offset, "to": a.start.Offset}
+	var read replayed
+	var err error
+	switch old := a.rotated(saved); {
+	case !ok || saved.IsZero():
+		read, err = a.readBack(details, stop)
+	case saved.SameFile(a.start) && saved.Offset <= a.start.Offset:
+		a.recall(a.log.sink.path, saved, damaged, stop)
+		read, err = a.replay(saved, a.start.Offset, false, stop)
+	case saved.SameFile(a.start):
+		details["from"], details["whole_file"] = 0, "the log is shorter than what was read of it"
+		read, err = a.replay(beginOf(a.start), a.start.Offset, false, stop)
+	case old != "":
+		details["rotated"] = filepath.Base(old)
+		a.recall(old, saved, damaged, stop)
+		read, err = a.replayRotated(old, saved, stop)
+	default:
+		details["from"], details["whole_file"] = 0, "the log is another file than the one that was read last; lines in the old one are not read"
+		read, err = a.replay(beginOf(a.start), a.start.Offset, false, stop)
+	}
 	details["events"], details["skipped"] = read.events, read.skipped
 	if err != nil {
 		details["error"] = err.Error()
@@ -27,22 +47,6 @@ func (a *Alerting) resume(stop <-chan struct{}) Position {
 	a.reader.begin(a.start)
 	a.System(SystemResumed, details)
 	return a.start
-}
-
-// resumeFrom chooses the place to read from: the kept one, or the begin of a
-// file that is another one or was cut short, as nobody knows what of it is new.
-func resumeFrom(saved, end Position) (Position, map[string]any) {
-	details := map[string]any{"from": saved.Offset, "to": end.Offset}
-	begin := Position{Dev: end.Dev, Inode: end.Inode}
-	switch {
-	case !saved.SameFile(end):
-		details["from"], details["whole_file"] = 0, "the log is another file than the one that was read last; lines in the old one are not read"
-		return begin, details
-	case saved.Offset > end.Offset:
-		details["from"], details["whole_file"] = 0, "the log is shorter than what was read of it"
-		return begin, details
-	}
-	return saved, details
 }
 
 // readGap makes good for events that found the queue full: it hands over what
@@ -91,44 +95,60 @@ type replayed struct {
 // replay hands the reader the dns and conn events between two offsets of the
 // log's file, in bounded memory, and those of the system too where they are of
 // this run. Our own alert lines are passed by.
-func (a *Alerting) replay(from Position, to int64, ofThisRun bool, stop <-chan struct{}) (count replayed, err error) {
-	file, err := os.Open(a.log.sink.path)
+func (a *Alerting) replay(from Position, to int64, ofThisRun bool, stop <-chan struct{}) (replayed, error) {
+	return a.replayFile(a.log.sink.path, from, to, ofThisRun, stop)
+}
+
+// replayFile is replay of any file that is the one of from.
+func (a *Alerting) replayFile(path string, from Position, to int64, ofThisRun bool, stop <-chan struct{}) (count replayed, err error) {
+	count.skipped, err = readEvents(path, from, to, stop, func(e *Event, line []byte) {
+		if e.Kind != KindDNS && e.Kind != KindConn && (e.Kind != KindSystem || !ofThisRun) {
+			return
+		}
+		count.events++
+		if e.Kind != KindSystem {
+			a.recent.add(e.ID, line)
+		}
+		a.reader.take(e)
+	})
+	return count, err
+}
+
+// readEvents calls visit for every event between two offsets of a log file, with its
+// line, which is visit's only until it returns; it counts the other lines.
+func readEvents(path string, from Position, to int64, stop <-chan struct{}, visit func(e *Event, line []byte)) (skipped int, err error) {
+	file, err := os.Open(path)
 	if err != nil {
-		return count, fmt.Errorf("reading the event log: %w", withoutPath(err))
+		return 0, fmt.Errorf("reading the event log: %w", withoutPath(err))
 	}
 	defer file.Close()
 	if now, err := placeOf(file); err != nil || !now.SameFile(from) {
-		return count, errors.New("reading the event log: the file was rotated away")
+		return 0, errors.New("reading the event log: the file was rotated away")
 	}
 	lines, offset, err := linesFrom(file, from.Offset, to)
 	if err != nil {
-		return count, fmt.Errorf("reading the event log: %w", err)
+		return 0, fmt.Errorf("reading the event log: %w", err)
 	}
 	for {
 		line, size, err := nextLine(lines)
 		if errors.Is(err, io.EOF) {
-			return count, nil
+			return skipped, nil
 		} else if err != nil {
-			return count, fmt.Errorf("reading the event log: %w", err)
+			return skipped, fmt.Errorf("reading the event log: %w", err)
 		}
 		select {
 		case <-stop:
-			return count, errors.New("reading the event log: stopped")
+			return skipped, errors.New("reading the event log: stopped")
 		default:
 		}
 		offset += size
 		e, err := ParseEvent(line)
-		switch {
-		case err != nil:
-			count.skipped++
-		case e.Kind == KindDNS || e.Kind == KindConn || e.Kind == KindSystem && ofThisRun:
-			count.events++
-			e.Pos = Position{Dev: from.Dev, Inode: from.Inode, Offset: offset}
-			if e.Kind != KindSystem {
-				a.recent.add(e.ID, line)
-			}
-			a.reader.take(&e)
+		if err != nil {
+			skipped++
+			continue
 		}
+		e.Pos = Position{Dev: from.Dev, Inode: from.Inode, Offset: offset}
+		visit(&e, line)
 	}
 }
 

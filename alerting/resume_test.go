@@ -205,9 +205,9 @@ func TestARotatedOrShortenedFileIsReadWhole(t *testing.T) {
 		change func(t *testing.T, path string)
 		want   string
 	}{
-		{"rotated away", func(t *testing.T, path string) {
+		{"rotated away and compressed", func(t *testing.T, path string) {
 			data, _ := os.ReadFile(path)
-			os.Rename(path, path+".1")
+			os.Rename(path, filepath.Join(t.TempDir(), "events.jsonl.1"))
 			os.WriteFile(path, data[len(data)/2:], 0o640)
 		}, "another file"},
 		{"cut short", func(t *testing.T, path string) {

@@ -14,16 +14,14 @@ const (
 	storeLearning = "learning" // how far each pool has learnt, by pool
 )
 
-// storeKinds are the kinds above.
-var storeKinds = []string{storePosition, storeGroup, storeMessage, storeBaseline, storeLearning}
-
 // A Store keeps what alerting knows over a restart. Its records are small
 // values, JSON, under a kind and a key. One goroutine calls at a time.
 type Store interface {
 	// Load calls visit for every record of a kind. The value is the callee's
 	// only until it returns.
 	Load(kind string, visit func(key string, value []byte) error) error
-	// Commit makes all changes or none, and returns when they are safe.
+	// Commit makes all changes or none, and returns when they are safe. One
+	// without changes makes sure that the earlier ones still are.
 	Commit(changes []Change) error
 	// Close frees the store; nothing may be called after it.
 	Close() error

@@ -26,7 +26,7 @@ func TestTheStoreIsForItsOwnerAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer store.Close()
-	info, err := os.Stat(filepath.Join(dir, "alerts.db"))
+	info, err := os.Stat(filepath.Join(dir, "alerts.jsonl"))
 	if err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("the file is %v, %v", info.Mode(), err)
 	}
@@ -36,22 +36,12 @@ func TestTheStoreIsForItsOwnerAlone(t *testing.T) {
 	}
 }
 
-func TestABrokenStoreSaysWhatToDo(t *testing.T) {
-	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, "alerts.db"), make([]byte, 16384), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := alerting.OpenStore(dir); err == nil || !strings.Contains(err.Error(), "move the file away") {
-		t.Errorf("it says %v", err)
-	}
-}
-
 func TestStoresKeepWhatIsCommitted(t *testing.T) {
 	disk, err := alerting.OpenStore(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, store := range map[string]alerting.Store{"memory": &alerting.MemoryStore{}, "bbolt": disk} {
+	for name, store := range map[string]alerting.Store{"memory": &alerting.MemoryStore{}, "a file": disk} {
 		t.Run(name, func(t *testing.T) {
 			defer store.Close()
 			commit := func(changes ...alerting.Change) {

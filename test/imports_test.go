@@ -38,7 +38,6 @@ var libraries = map[string][]string{
 	"github.com/google/nftables/expr":                         {"sallyport/proxy/firewall"},
 	"github.com/miekg/dns":                                    {"sallyport/dnsfilter", "sallyport/dnsfilter/dnstest"},
 	"gopkg.in/yaml.v3":                                        {"sallyport/allowlists/diag"},
-	"go.etcd.io/bbolt":                                        {"sallyport/alerting"},
 	"github.com/spf13/cobra":                                  {"sallyport/cmd/sallyport"},
 	"github.com/mattn/go-isatty":                              {"sallyport/cmd/sallyport"},
 	"github.com/fsnotify/fsnotify":                            {"sallyport/cmd/sallyport"},

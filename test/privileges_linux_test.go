@@ -131,7 +131,7 @@ func TestPrivilegesAreGivenUp(t *testing.T) {
 	d.write("127.0.0.1:1", "  other:\n    sources: [127.0.0.0/8]\n    allow: [github.com]\n")
 	d.hangup()
 	d.wait("the reload, in a log that was reopened", func(e event) bool { return e.text("event") == "reloaded" })
-	for _, path := range []string{"events.jsonl", "state/alerts.db", "control.sock"} {
+	for _, path := range []string{"events.jsonl", "state/alerts.jsonl", "control.sock"} {
 		info, err := os.Stat(d.path(path))
 		if err != nil {
 			t.Error(err)
