@@ -94,6 +94,7 @@ type Alert struct {
 	Port     uint16          `json:"port,omitempty"`
 	IP       netip.Addr      `json:"ip,omitzero"`
 	Suggest  string          `json:"suggest,omitempty"` // the exact line of an allow list, where one would do
+	Closed   string          `json:"closed,omitempty"`  // why the group is closed, where a policy did it; "" else
 
 	// Of a folded group, and of one that gathers destinations from the first on,
 	// as scan does: how many it stands for and the first of them. More is set if there are more than were counted.
@@ -107,7 +108,7 @@ func (a *Alert) event(now time.Time) Event {
 	return Event{
 		Time: eventTime(now), Kind: KindAlert, ID: a.ID, Pool: a.Pool, Client: a.Client, Job: a.Job,
 		Alert: a.Alert, Severity: a.Severity.String(), Summary: a.Summary, Key: a.Key, Count: a.Count,
-		First: a.First, Last: a.Last, Evidence: a.Evidence, Host: a.Host, Port: a.Port, IP: a.IP, Suggest: a.Suggest,
+		First: a.First, Last: a.Last, Evidence: a.Evidence, Host: a.Host, Port: a.Port, IP: a.IP, Suggest: a.Suggest, Closed: a.Closed,
 	}
 }
 

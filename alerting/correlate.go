@@ -164,6 +164,9 @@ func (c *correlator) take(e *Event) {
 	for _, f := range settle(findings) {
 		c.count(&f, now)
 	}
+	if e.Kind == KindSystem && (e.Event == SystemReloaded || e.Event == SystemStarted) {
+		c.closeAllowed(e.Event, now)
+	}
 }
 
 // count puts a finding into its group and wakes the sinks that it is news to.
@@ -278,7 +281,7 @@ func (c *correlator) expire(now time.Time) {
 // holds mu.
 func (c *correlator) owed(g *group) bool {
 	for _, w := range c.wants {
-		if g.untold(w.name) > 0 && w.wants(g) {
+		if g.owes(w) {
 			return true
 		}
 	}
@@ -309,10 +312,11 @@ func (c *correlator) giveUp(s *sink, now time.Time) {
 	}
 	for _, g := range c.groups.open {
 		left := g.untold(s.name)
-		if left <= 0 || !s.wants(g) || now.Sub(g.Touched) < c.keep || now.Sub(stopped) < c.keep {
+		if !g.owes(&s.sinkWants) || now.Sub(g.Touched) < c.keep || now.Sub(stopped) < c.keep {
 			continue
 		}
-		g.share(s.name).Told += left
+		told := g.share(s.name)
+		told.Told, told.Closed = told.Told+left, g.Closed != ""
 		c.groups.touch(g)
 		c.metrics.deliveries.WithLabelValues(s.name, outcomeExpired).Inc()
 		c.config.log.Error().Str("sink", s.name).Str("alert", g.ID).Int("count", left).Msg("an alert is no longer kept for a sink that has stopped")

@@ -165,6 +165,7 @@ func (w *encoder) alert(e *Event) {
 	w.port("port", e.Port)
 	w.addr("ip", e.IP)
 	w.optional("suggest", e.Suggest)
+	w.optional("closed", e.Closed)
 }
 
 func (w *encoder) decision(e *Event) {

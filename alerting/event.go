@@ -121,6 +121,7 @@ type Event struct {
 	Last     time.Time `json:"last"`
 	Evidence []string  `json:"evidence"` // ids of dns and conn events
 	Suggest  string    `json:"suggest"`
+	Closed   string    `json:"closed"` // why a policy closed the group
 
 	// system. Values are strings, booleans, numbers, and lists of strings; in
 	// an event that was read back every number is a float64.

@@ -29,7 +29,8 @@ const logMost = 1024
 // nothing came for a while and everybody who wants to know was told.
 //
 //	open -> told (first message) -> told again (digests) -> closed
-//	  \-> folded into another group, which takes over its counts
+//	  |\-> allowed by a later policy: those that were told are told so -> closed
+//	  \--> folded into another group, which takes over its counts
 //
 // It belongs to groups, and is kept in the store as JSON.
 type group struct {
@@ -39,14 +40,16 @@ type group struct {
 	Touched time.Time         `json:"touched"` // the latest finding, by our clock
 	Shares  map[string]*share `json:"shares"`  // by sink; one that is missing was told nothing
 	Fold    *fold             `json:"fold,omitempty"`
+	Tried   attempts          `json:"tried,omitzero"`
 }
 
 // A share is what one sink was told of a group.
 type share struct {
-	Told     int       `json:"told"`     // findings
-	Messages int       `json:"messages"` // messages
-	Severity Severity  `json:"severity"` // at the last message
-	Next     time.Time `json:"next"`     // no digest before
+	Told     int       `json:"told"`            // findings
+	Messages int       `json:"messages"`        // messages
+	Severity Severity  `json:"severity"`        // at the last message
+	Next     time.Time `json:"next"`            // no digest before
+	Closed   bool      `json:"closed,omitzero"` // that the group is closed
 }
 
 // groupKey names the group of a finding.
@@ -77,6 +80,7 @@ var groupID = base32.NewEncoding("abcdefghijkmnpqrstuvwxyz23456789").WithPadding
 func (g *group) add(f *finding, now time.Time) {
 	g.Count++
 	g.Touched = now
+	g.Tried.note(f)
 	if f.time.Before(g.First) {
 		g.First = f.time
 	}
@@ -110,6 +114,7 @@ func (g *group) addClient(client netip.Addr) {
 // snapshot is the alert as it stands, not shared with g.
 func (g *group) snapshot() Alert {
 	a := g.Alert
+	a.Key, _, _ = strings.Cut(a.Key, closedMark)
 	a.Evidence, a.Destinations = slices.Clone(g.Evidence), slices.Clone(g.Destinations)
 	return a
 }
@@ -137,6 +142,8 @@ func (g *group) untold(sink string) int {
 func (g *group) dueAt(sink string) time.Time {
 	s := g.Shares[sink]
 	switch {
+	case g.Closed != "":
+		return g.Opened
 	case s == nil || s.Messages == 0:
 		if g.Severity >= High {
 			return g.Opened
@@ -150,11 +157,12 @@ func (g *group) dueAt(sink string) time.Time {
 }
 
 // told notes that a message about the group went to a sink.
-func (g *group) told(sink string, count int, severity Severity, times groupTimes, now time.Time) {
+func (g *group) told(sink string, of *item, times groupTimes, now time.Time) {
 	s := g.share(sink)
-	s.Told += count
+	s.Told += of.New
 	s.Messages++
-	s.Severity = max(s.Severity, severity)
+	s.Closed = of.Closed != ""
+	s.Severity = max(s.Severity, of.Severity)
 	s.Next = now.Add(times.interval)
 	if first := g.Opened.Add(times.firstDigest); s.Messages == 1 && now.Before(first) {
 		s.Next = first

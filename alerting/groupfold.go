@@ -173,14 +173,8 @@ func (s *groups) absorb(into, g *group) {
 			into.More = true
 		}
 	}
-	for _, m := range s.sending {
-		for i := range m.Items {
-			if m.Items[i].GroupKey == g.Key {
-				m.Items[i].GroupKey = into.Key
-				s.dirtyMessages[m.Sink] = true
-			}
-		}
-	}
+	into.Tried.join(g.Tried)
+	s.repoint(g.Key, into.Key)
 	s.remove(g)
 }
 
@@ -220,7 +214,7 @@ func (g *group) foldOf() foldOf {
 // foldable reports whether the group may fold with others of its client:
 // critical ones never do, nor what is a fold already.
 func (g *group) foldable() bool {
-	return perDestination[g.Alert.Alert] != "" && g.Fold == nil && g.Severity < Critical
+	return perDestination[g.Alert.Alert] != "" && g.Fold == nil && g.Severity < Critical && g.Closed == ""
 }
 
 // foldClient folds the groups of one alert and client, if there are more than

@@ -8,7 +8,8 @@ import (
 )
 
 // groups are the open groups: at most limits.groups, and of critical ones
-// criticalGroups more and one per pool and alert. It is not safe for
+// criticalGroups more and one per pool and alert; and those that a policy closed
+// until all were told. It is not safe for
 // concurrent use; the correlator owns it.
 type groups struct {
 	limits groupLimits
@@ -18,6 +19,7 @@ type groups struct {
 	// fold that would take them: at most limits.foldGroups + 1 each.
 	owned    map[foldOf]map[string]bool
 	critical int // open critical groups
+	closing  int // closed groups, of which somebody is still to be told
 	foldRoom int // what is left of foldSeenTotal
 	// sending is the message that each sink has under way, by sink.
 	sending map[string]*message
@@ -73,7 +75,7 @@ func (s *groups) find(f *finding, now time.Time) *group {
 	if f.severity == Critical && s.critical >= criticalGroups {
 		return s.shared(f, now)
 	}
-	if len(s.open)-s.critical >= s.limits.groups && f.severity < Critical {
+	if len(s.open)-s.critical-s.closing >= s.limits.groups && f.severity < Critical {
 		s.spill()
 		if g := s.open[spillKey(f.alert, f.pool)]; g != nil {
 			return g
@@ -106,6 +108,9 @@ func (s *groups) insert(g *group) {
 	if g.Severity == Critical {
 		s.critical++
 	}
+	if g.Closed != "" {
+		s.closing++
+	}
 	s.own(g)
 	s.touch(g)
 }
@@ -136,6 +141,9 @@ func (s *groups) remove(g *group) {
 	if g.Severity == Critical {
 		s.critical--
 	}
+	if g.Closed != "" {
+		s.closing--
+	}
 	if g.Fold != nil {
 		s.foldRoom += len(g.Fold.Seen) / 8
 	}
@@ -153,7 +161,9 @@ func (s *groups) spill() {
 	type set struct{ alert, pool string }
 	lowest, sets := Critical, make(map[set][]*group)
 	for _, g := range s.open {
-		lowest = min(lowest, g.Severity)
+		if g.Closed == "" {
+			lowest = min(lowest, g.Severity)
+		}
 	}
 	if lowest == Critical {
 		return
@@ -161,7 +171,7 @@ func (s *groups) spill() {
 	var largest set
 	for _, g := range s.open {
 		of := set{g.Alert.Alert, g.Pool}
-		if g.Severity != lowest || g.Key == spillKey(of.alert, of.pool) {
+		if g.Severity != lowest || g.Closed != "" || g.Key == spillKey(of.alert, of.pool) {
 			continue
 		}
 		sets[of] = append(sets[of], g)
@@ -186,7 +196,7 @@ func (s *groups) spill() {
 // that wants them was told.
 func (s *groups) close(now time.Time, owed func(*group) bool) {
 	for _, g := range s.open {
-		if now.Sub(g.Touched) >= s.times.quiet() && !owed(g) && !s.underWay(g) {
+		if (g.Closed != "" || now.Sub(g.Touched) >= s.times.quiet()) && !owed(g) && !s.underWay(g) {
 			s.remove(g)
 			s.closed(g)
 		}

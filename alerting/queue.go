@@ -72,7 +72,8 @@ func (s *groups) next(sink *sinkWants, turn *turn, now time.Time, all bool) (*me
 	due = arrange(due, turn)
 	m := &message{ID: allowlists.NewID(), Sink: sink.name, Made: eventTime(now)}
 	for _, g := range due {
-		if len(m.Items) == sink.most || m.severity() == Critical && g.Severity < Critical {
+		if len(m.Items) == sink.most || m.severity() == Critical && g.Severity < Critical ||
+			len(m.Items) > 0 && (m.Items[0].Closed != "") != (g.Closed != "") {
 			break
 		}
 		told := g.Shares[sink.name]
@@ -92,7 +93,7 @@ func (s *groups) due(sink *sinkWants, now time.Time, all bool) ([]*group, time.D
 	var due []*group
 	wait := time.Hour
 	for _, g := range s.open {
-		if g.untold(sink.name) <= 0 || !sink.wants(g) {
+		if !g.owes(sink) {
 			continue
 		}
 		if left := g.dueAt(sink.name).Sub(now); left > 0 && !all {
@@ -109,13 +110,14 @@ func (s *groups) due(sink *sinkWants, now time.Time, all bool) ([]*group, time.D
 // so can crowd out nothing; then the pools in turn, beginning behind the one
 // that was heard of last; of one pool the kinds of alert in turn, likewise, so
 // that a flood of one does not hold up another; of one kind the oldest first.
+// That a group is closed comes after all of that.
 func arrange(due []*group, last *turn) []*group {
 	slices.SortFunc(due, func(a, b *group) int {
-		return cmp.Or(cmp.Compare(b.Severity, a.Severity), cmp.Compare(byPool(a), byPool(b)), cmp.Compare(byKind(a), byKind(b)),
+		return cmp.Or(cmp.Compare(b.rank(), a.rank()), cmp.Compare(byPool(a), byPool(b)), cmp.Compare(byKind(a), byKind(b)),
 			a.Opened.Compare(b.Opened), cmp.Compare(a.Key, b.Key))
 	})
 	ordered := make([]*group, 0, len(due))
-	for _, equals := range runs(due, func(g *group) Severity { return g.Severity }) {
+	for _, equals := range runs(due, (*group).rank) {
 		var rest []*group
 		for _, pool := range runs(equals, byPool) {
 			for _, g := range inTurn(pool, byKind, last.kinds[pool[0].Pool]) {
@@ -129,6 +131,14 @@ func arrange(due []*group, last *turn) []*group {
 		ordered = append(ordered, inTurn(rest, byPool, last.pool)...)
 	}
 	return ordered
+}
+
+// rank orders groups before all else.
+func (g *group) rank() int {
+	if g.Closed != "" {
+		return -1
+	}
+	return int(g.Severity)
 }
 
 func byPool(g *group) string { return g.Pool }
@@ -175,7 +185,7 @@ func (s *groups) delivered(sink string, now time.Time) {
 	}
 	for i := range m.Items {
 		if g := s.open[m.Items[i].GroupKey]; g != nil {
-			g.told(sink, m.Items[i].New, m.Items[i].Severity, s.times, now)
+			g.told(sink, &m.Items[i], s.times, now)
 			s.touch(g)
 		}
 	}

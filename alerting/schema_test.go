@@ -42,6 +42,7 @@ func fullEvents() []alerting.Event {
 	alert.Kind, alert.Alert, alert.Severity, alert.Summary = alerting.KindAlert, "denied-egress", "medium", "build tried evil.example, which its allowlist does not name"
 	alert.Key, alert.Count, alert.First, alert.Last, alert.Evidence = "denied-egress/build/evil.example", 3, noon, noon, []string{"k3v9x2m4p7qa"}
 	alert.Host, alert.Port, alert.IP, alert.Suggest = "evil.example", 443, conn.IP, "- evil.example"
+	alert.Closed = "allowed since policy generation 4"
 	system := alerting.Event{
 		Time: noon, Kind: alerting.KindSystem, Pool: "build", Client: head.Client, Iface: "br-build", Policy: 3, Job: head.Job,
 		Event: "started", Details: map[string]any{"version": "1.0.0", "pools": 2, "enforced": false, "proxy": []string{"127.0.0.1:3128"}},

@@ -85,6 +85,7 @@ var alertFields = []EventField{
 	{"port", "port", false, "The destination's port."},
 	{"ip", "address", false, "The destination's address."},
 	{"suggest", "text", false, "The line that would allow it, where one would do."},
+	{"closed", "text", false, "The group is closed, and why: `allowed since policy generation N`, or `allowed since the restart`. What comes later is a new group."},
 }
 
 var systemFields = []EventField{

@@ -102,6 +102,7 @@ type posted struct {
 	ID     string
 	Alerts []struct {
 		ID, Alert, Severity, Pool string
+		Key, Closed               string
 		Count, New                int
 		Repeat                    bool
 	}

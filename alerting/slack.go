@@ -46,8 +46,14 @@ func encodeSlack(m *message) ([]byte, error) {
 // reads markup (the notification text), so nothing of a job is in it: only
 // words of ours and numbers.
 func slackTitle(m *message) string {
+	if len(m.Items) > 1 && m.Items[0].Closed != "" {
+		return fmt.Sprintf("%d alerts closed", len(m.Items))
+	}
 	if len(m.Items) == 1 {
 		a := &m.Items[0]
+		if a.Closed != "" {
+			return "closed: " + knownAlert(a.Alert.Alert)
+		}
 		title := fmt.Sprintf("%s: %s", a.Severity, knownAlert(a.Alert.Alert))
 		if a.Count > 1 {
 			title += fmt.Sprintf(", %d times", a.Count)
@@ -85,11 +91,18 @@ func knownAlert(name string) string {
 
 // slackItem is one alert: what happened, the facts, what to do.
 func slackItem(a *item) []any {
+	state := a.Severity.String()
+	if a.Closed != "" {
+		state = "closed"
+	}
 	what := richSection{"rich_text_section", []richText{
-		{"text", fmt.Sprintf("%s  %s", strings.ToUpper(a.Severity.String()), knownAlert(a.Alert.Alert)), &richStyle{Bold: true}},
+		{"text", fmt.Sprintf("%s  %s", strings.ToUpper(state), knownAlert(a.Alert.Alert)), &richStyle{Bold: true}},
 		{"text", "\n", nil},
 		{"text", slackClean(a.Summary), nil},
 	}}
+	if a.Closed != "" {
+		what.Elements = append(what.Elements, richText{"text", "\nclosed: " + slackClean(a.Closed), nil})
+	}
 	blocks := []any{
 		slackDivider{"divider"},
 		slackRich{"rich_text", []any{what}},

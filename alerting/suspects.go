@@ -36,7 +36,7 @@ func (s *suspects) rebuild(groups *groups, now time.Time) {
 		}
 	}
 	for _, g := range groups.open {
-		if g.Severity < High {
+		if g.Severity < High || g.Closed != "" {
 			continue
 		}
 		for _, key := range g.Clients {
