@@ -23,8 +23,8 @@ type policyWorld struct {
 	lines  []alerting.Event
 }
 
-// policyOf makes a policy with one pool, build, and an allow list of the lines given.
-func policyOf(t *testing.T, mode string, lines ...string) *allowlists.Policy {
+// poolAllowing makes a policy with one pool, build, and an allow list of the lines given.
+func poolAllowing(t *testing.T, mode string, lines ...string) *allowlists.Policy {
 	t.Helper()
 	text := "pools:\n  build:\n    mode: " + mode + "\n    sources: [10.20.0.0/24]\n    allow: [" + strings.Join(lines, ", ") + "]\n"
 	file, report := allowlists.Load([]allowlists.Source{{Name: "sallyport.yaml", Text: []byte(text)}}, func(string) (string, bool) { return "", false }, time.Now())
@@ -36,7 +36,7 @@ func policyOf(t *testing.T, mode string, lines ...string) *allowlists.Policy {
 
 // underPolicy runs a correlator with a webhook, in a bubble of synctest.
 func underPolicy(t *testing.T, store alerting.Store) *policyWorld {
-	w := &policyWorld{policy: policyOf(t, "enforce")}
+	w := &policyWorld{policy: poolAllowing(t, "enforce")}
 	w.running = runCorrelator(t, alerting.CorrelatorSetup{
 		Alerts: toWebhook(), Store: store,
 		Policy: func() *allowlists.Policy { w.mu.Lock(); defer w.mu.Unlock(); return w.policy },
@@ -113,7 +113,7 @@ func TestAReloadClosesWhatItAllows(t *testing.T) {
 					w.Take(now(e))
 				}
 				time.Sleep(3 * time.Second)
-				w.reload(policyOf(t, c.mode, c.allow...))
+				w.reload(poolAllowing(t, c.mode, c.allow...))
 				time.Sleep(3 * time.Second)
 				if closed := len(w.closings()) > 0; closed != c.closes {
 					t.Errorf("closed: %v; alerts are %q", closed, summarise(w.Alerts()))
@@ -132,11 +132,11 @@ func TestAClosedGroupIsToldOfOnceAndCountsOnInANewOne(t *testing.T) {
 		w.Take(now(question("mirror.example")))
 		time.Sleep(3 * time.Second)
 		w.Take(now(question("mirror.example"))) // its digest is not due yet
-		allowing := policyOf(t, "enforce", "mirror.example")
+		allowing := poolAllowing(t, "enforce", "mirror.example")
 		w.reload(allowing)
 		w.reload(allowing)
 		time.Sleep(3 * time.Second)
-		w.reload(policyOf(t, "enforce"))
+		w.reload(poolAllowing(t, "enforce"))
 		w.Take(now(question("mirror.example")))
 		time.Sleep(10 * time.Minute)
 
@@ -167,7 +167,7 @@ func TestAGroupThatNobodyWasToldOfIsClosedInTheLogOnly(t *testing.T) {
 		w := underPolicy(t, nil)
 		defer w.stop()
 		w.Take(now(question("mirror.example"))) // it gathers for half a second
-		w.reload(policyOf(t, "enforce", "mirror.example"))
+		w.reload(poolAllowing(t, "enforce", "mirror.example"))
 		time.Sleep(10 * time.Minute)
 		if at, bodies := w.got(); len(at) != 0 {
 			t.Errorf("messages: %s", bodies)
@@ -191,7 +191,7 @@ func TestAClosingOutlivesARestart(t *testing.T) {
 		one.stop()
 		two := underPolicy(t, store)
 		defer two.stop()
-		two.policy = policyOf(t, "enforce", "mirror.example")
+		two.policy = poolAllowing(t, "enforce", "mirror.example")
 		two.Take(now(started(true)))
 		time.Sleep(3 * time.Second)
 		_, bodies := two.got()
