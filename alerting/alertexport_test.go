@@ -23,6 +23,7 @@ type CorrelatorSetup struct {
 	Send       func(*http.Request) (*http.Response, error)
 	Groups     int
 	Lost       bool // the state was damaged
+	Now        func() time.Time
 }
 
 type doFunc func(*http.Request) (*http.Response, error)
@@ -36,7 +37,7 @@ type Correlator struct{ c *correlator }
 func NewCorrelator(s CorrelatorSetup) (Correlator, error) {
 	config := correlatorConfig{
 		log: s.Log, alerts: s.Alerts, policy: s.Policy, emit: s.Emit, system: s.System, registerer: s.Registerer,
-		store: s.Store, groups: s.Groups,
+		store: s.Store, groups: s.Groups, now: s.Now,
 	}
 	if config.emit == nil {
 		config.emit = func(Event) {}
@@ -104,3 +105,17 @@ func EncodeSlack(id string, items []SlackItem) ([]byte, error) {
 
 // KnownAlerts are the alerts that are raised.
 func KnownAlerts() []string { return alertKinds }
+
+// Told reports whether sinks are told of alerts of that kind.
+func Told(alert string) bool { return told(alert) }
+
+// SyslogLines are the lines of a message.
+func SyslogLines(id string, items []SlackItem, links allowlists.Links) ([]string, error) {
+	return newSyslogWriter(links).lines(&message{ID: id, Items: items})
+}
+
+// The times that tests go by.
+const (
+	RenewEvery      = renewEvery
+	AlertmanagerEnd = alertmanagerEnd
+)

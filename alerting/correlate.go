@@ -118,6 +118,9 @@ func newCorrelator(config correlatorConfig) (*correlator, error) {
 	c.sinks = sinks
 	for _, s := range sinks {
 		c.wants = append(c.wants, &s.sinkWants)
+		if s.renews {
+			c.groups.endings[s.name] = nil
+		}
 	}
 	c.wants = append(c.wants, &sinkWants{name: logSinkName, wants: func(*group) bool { return true }, most: logMost})
 	for _, w := range c.wants {
@@ -274,6 +277,11 @@ func (c *correlator) expire(now time.Time) {
 		c.giveUp(s, now)
 	}
 	c.groups.close(now, c.owed)
+	for _, s := range c.sinks {
+		if len(c.groups.endings[s.name]) > 0 {
+			signal(s.wake)
+		}
+	}
 	c.suspects.rebuild(c.groups, now)
 }
 

@@ -49,6 +49,7 @@ type share struct {
 	Messages int       `json:"messages"`        // messages
 	Severity Severity  `json:"severity"`        // at the last message
 	Next     time.Time `json:"next"`            // no digest before
+	At       time.Time `json:"at"`              // the latest message
 	Closed   bool      `json:"closed,omitzero"` // that the group is closed
 }
 
@@ -163,6 +164,7 @@ func (g *group) told(sink string, of *item, times groupTimes, now time.Time) {
 	s.Messages++
 	s.Closed = of.Closed != ""
 	s.Severity = max(s.Severity, of.Severity)
+	s.At = now
 	s.Next = now.Add(times.interval)
 	if first := g.Opened.Add(times.firstDigest); s.Messages == 1 && now.Before(first) {
 		s.Next = first

@@ -158,6 +158,8 @@ func (g *group) owes(sink *sinkWants) bool {
 	switch told := g.Shares[sink.name]; {
 	case !sink.wants(g):
 		return false
+	case g.Closed != "" && sink.renews:
+		return false // it is told by ends
 	case g.Closed == "":
 		return g.untold(sink.name) > 0
 	case told == nil || told.Messages == 0:

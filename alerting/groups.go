@@ -23,6 +23,9 @@ type groups struct {
 	foldRoom int // what is left of foldSeenTotal
 	// sending is the message that each sink has under way, by sink.
 	sending map[string]*message
+	// endings are the ends that sinks which renew are to be told of, by sink; at
+	// most endingsMost each. A sink that does not renew has no key.
+	endings map[string][]Alert
 	// What the store does not have yet. A key in dirty that is not open is gone.
 	dirty         map[string]bool
 	dirtyMessages map[string]bool
@@ -36,7 +39,7 @@ type groupLimits struct{ groups, foldGroups, foldListed int }
 func newGroups(limits groupLimits, times groupTimes) *groups {
 	return &groups{
 		limits: limits, times: times, open: make(map[string]*group), owned: make(map[foldOf]map[string]bool),
-		foldRoom: foldSeenTotal, sending: make(map[string]*message),
+		foldRoom: foldSeenTotal, sending: make(map[string]*message), endings: make(map[string][]Alert),
 		dirty: make(map[string]bool), dirtyMessages: make(map[string]bool),
 		folded: func(*group, int, int) {}, closed: func(*group) {},
 	}
@@ -149,6 +152,7 @@ func (s *groups) remove(g *group) {
 	}
 	s.disown(g)
 	s.touch(g)
+	s.ends(g)
 }
 
 // touch marks a group for the store.

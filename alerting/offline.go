@@ -47,6 +47,7 @@ func NewOffline(config OfflineConfig) (*Offline, error) {
 	o := &Offline{config: config}
 	alerts := config.Alerts
 	alerts.StateDir, alerts.Slack, alerts.Webhook = "", allowlists.Slack{}, allowlists.Webhook{}
+	alerts.Alertmanager, alerts.Syslog = allowlists.Alertmanager{}, allowlists.Syslog{}
 	c, err := newCorrelator(correlatorConfig{
 		alerts: alerts, policy: func() *allowlists.Policy { return config.Policy }, store: config.Store,
 		emit: func(Event) {}, system: config.System, now: func() time.Time { return o.now },

@@ -26,6 +26,7 @@ type item struct {
 	// GroupKey is the group that the delivery counts for: another one than
 	// Alert.Key after that group was folded.
 	GroupKey string `json:"group_key"`
+	Ended    bool   `json:"ended,omitempty"` // the group is no more; for sinks that renew
 }
 
 // severity is that of the most severe item.
@@ -42,6 +43,9 @@ type sinkWants struct {
 	name  string
 	wants func(*group) bool
 	most  int // groups in a message
+	// renews says that the receiver forgets: it is told again of every group
+	// while that is open, and of its end.
+	renews bool
 }
 
 // A turn remembers which pool a sink heard of last, and of each pool which
@@ -66,11 +70,19 @@ func (s *groups) next(sink *sinkWants, turn *turn, now time.Time, all bool) (*me
 		return m, 0
 	}
 	due, wait := s.due(sink, now, all)
-	if len(due) == 0 {
+	if wait > 0 {
 		return nil, wait
 	}
-	due = arrange(due, turn)
 	m := &message{ID: allowlists.NewID(), Sink: sink.name, Made: eventTime(now)}
+	if sink.renews {
+		if m.Items = s.renewed(sink, due, turn); len(m.Items) == 0 {
+			return nil, sinkLook // ends that were none
+		}
+		s.sending[sink.name] = m
+		s.dirtyMessages[sink.name] = true
+		return m, 0
+	}
+	due = arrange(due, turn)
 	for _, g := range due {
 		if len(m.Items) == sink.most || m.severity() == Critical && g.Severity < Critical ||
 			len(m.Items) > 0 && (m.Items[0].Closed != "") != (g.Closed != "") {
@@ -87,20 +99,29 @@ func (s *groups) next(sink *sinkWants, turn *turn, now time.Time, all bool) (*me
 	return m, 0
 }
 
-// due lists the groups of which a sink is to be told now, and else how long it
-// is until there is one.
+// due lists the groups of which a sink is to be told now. If there is nothing to
+// tell it, it says how long it is until there is; else 0.
 func (s *groups) due(sink *sinkWants, now time.Time, all bool) ([]*group, time.Duration) {
 	var due []*group
 	wait := time.Hour
 	for _, g := range s.open {
-		if !g.owes(sink) {
-			continue
+		at, now := g.dueAt(sink.name), now
+		if all {
+			now = at
 		}
-		if left := g.dueAt(sink.name).Sub(now); left > 0 && !all {
+		if !g.owes(sink) {
+			if at = g.renewAt(sink); at.IsZero() || all {
+				continue
+			}
+		}
+		if left := at.Sub(now); left > 0 {
 			wait = min(wait, left)
 			continue
 		}
 		due = append(due, g)
+	}
+	if len(due) > 0 || len(s.endings[sink.name]) > 0 {
+		wait = 0
 	}
 	return due, wait
 }
@@ -185,6 +206,10 @@ func (s *groups) delivered(sink string, now time.Time) {
 	}
 	for i := range m.Items {
 		if g := s.open[m.Items[i].GroupKey]; g != nil {
+			_, renews := s.endings[sink]
+			if before := g.share(sink); renews && before.Messages > 0 && before.Severity < m.Items[i].Severity {
+				s.ending(sink, g, before.Severity) // to its receiver that was another alert
+			}
 			g.told(sink, &m.Items[i], s.times, now)
 			s.touch(g)
 		}

@@ -90,11 +90,64 @@ func newSinks(c *correlator) ([]*sink, error) {
 		}
 		sinks = append(sinks, newSink("webhook", webhookMost, poster, &pace{}, func(*group) bool { return true }))
 	}
+	for _, more := range []func(*correlator) (*sink, error){newAlertmanagerSink, newSyslogSink} {
+		s, err := more(c)
+		if err != nil {
+			return nil, err
+		}
+		if s != nil {
+			sinks = append(sinks, s)
+		}
+	}
 	return sinks, nil
 }
 
+// newSink makes a sink of what it wants, but for the alerts that none is told of.
 func newSink(name string, most int, poster poster, pace *pace, wants func(*group) bool) *sink {
-	return &sink{sinkWants: sinkWants{name: name, wants: wants, most: most}, post: poster, pace: pace, wake: make(chan struct{}, 1)}
+	tellable := func(g *group) bool { return told(g.Alert.Alert) && wants(g) }
+	return &sink{sinkWants: sinkWants{name: name, wants: tellable, most: most}, post: poster, pace: pace, wake: make(chan struct{}, 1)}
+}
+
+// newAlertmanagerSink makes the sink; nil if it is not configured.
+func newAlertmanagerSink(c *correlator) (*sink, error) {
+	config := c.config.alerts.Alertmanager
+	if config.URL == "" {
+		return nil, nil
+	}
+	wants, err := fromSeverity(config.MinSeverity)
+	if err != nil {
+		return nil, fmt.Errorf("alerts.alertmanager.min_severity: %w", err)
+	}
+	poster, err := newAlertmanager(config, c.config.alerts.Links, c.config.client)
+	if err != nil {
+		return nil, fmt.Errorf("alerts.alertmanager: %w", err)
+	}
+	s := newSink("alertmanager", alertmanagerMost, poster, &pace{}, wants)
+	s.renews = true
+	return s, nil
+}
+
+// newSyslogSink makes the sink; nil if it is not configured.
+func newSyslogSink(c *correlator) (*sink, error) {
+	config := c.config.alerts.Syslog
+	if config.Address == "" {
+		return nil, nil
+	}
+	wants, err := fromSeverity(config.MinSeverity)
+	if err != nil {
+		return nil, fmt.Errorf("alerts.syslog.min_severity: %w", err)
+	}
+	poster, err := newSyslog(config, c.config.alerts.Links)
+	if err != nil {
+		return nil, fmt.Errorf("alerts.syslog: %w", err)
+	}
+	return newSink("syslog", syslogMost, poster, &pace{}, wants), nil
+}
+
+// fromSeverity wants the groups of a severity and above.
+func fromSeverity(name string) (func(*group) bool, error) {
+	least, err := minSeverity(name)
+	return func(g *group) bool { return g.Severity >= least }, err
 }
 
 // newSlackSinks makes one sink for the webhook and one for each route. The

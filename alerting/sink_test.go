@@ -437,6 +437,7 @@ func TestTheURLAndSecretShowNowhere(t *testing.T) {
 		var out safeBuffer
 		alerts := toWebhook()
 		alerts.Slack = toSlack().Slack
+		alerts.Alertmanager = allowlists.Alertmanager{URL: canary, Token: "token-canary"}
 		registry := prometheus.NewRegistry()
 		r := runCorrelator(t, alerting.CorrelatorSetup{
 			Alerts: alerts, Registerer: registry, Log: zerolog.New(&out),

@@ -13,10 +13,7 @@ func (c *correlator) waitFor(s *sink, all bool) time.Duration {
 	if c.groups.sending[s.name] != nil {
 		return 0
 	}
-	due, wait := c.groups.due(&s.sinkWants, c.config.now(), all)
-	if len(due) > 0 {
-		return 0
-	}
+	_, wait := c.groups.due(&s.sinkWants, c.config.now(), all)
 	return wait
 }
 

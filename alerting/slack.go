@@ -174,10 +174,13 @@ func slackAdvice(a *item) string {
 
 func slackTime(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") }
 
-// slackClean makes text from a job fit to be shown: at most slackText
-// characters, and what no reader can see, or what changes how the rest is
-// shown (controls, bidirectional marks, unusual spaces), replaced.
-func slackClean(text string) string {
+// slackClean makes text from a job fit to be shown: at most slackText characters.
+func slackClean(text string) string { return cleanText(text, slackText) }
+
+// cleanText makes text from a job fit to be shown: at most limit characters,
+// and what no reader can see, or what changes how the rest is shown (controls,
+// bidirectional marks, unusual spaces), replaced.
+func cleanText(text string, limit int) string {
 	text = strings.ToValidUTF8(text, "\uFFFD")
 	text = strings.Map(func(r rune) rune {
 		if r != ' ' && !unicode.IsPrint(r) {
@@ -185,9 +188,9 @@ func slackClean(text string) string {
 		}
 		return r
 	}, text)
-	text, wasCut := cutRunes(text, slackText)
+	text, wasCut := cutRunes(text, limit)
 	if wasCut {
-		text, _ = cutRunes(text, slackText-1)
+		text, _ = cutRunes(text, limit-1)
 		text += cutMark
 	}
 	return text

@@ -125,7 +125,7 @@ func (h *hider) below(n *diag.Node, alerts bool) {
 		sense, known := h.keys[e.Key]
 		if !known {
 			sense.secret = secretWord.MatchString(e.Key) && !strings.HasSuffix(e.Key, "_file")
-			sense.alerts = nearly(e.Key, "alerts") || nearly(e.Key, "slack") || nearly(e.Key, "webhook")
+			sense.alerts = nearly(e.Key, "alerts") || nearly(e.Key, "slack") || nearly(e.Key, "webhook") || nearly(e.Key, "alertmanager")
 			h.keys[e.Key] = sense
 		}
 		v := e.Value

@@ -43,9 +43,18 @@ func (l *loader) fillSettings(v values) {
 		Thresholds: thresholds(v),
 		Slack: Slack{
 			WebhookURL: l.slackWebhook(v), MinSeverity: get[string](v, "alerts.slack.min_severity"),
-			Routes: l.routes(v["alerts.slack.routes"]),
+			Daily: get[string](v, "alerts.slack.daily"), Routes: l.routes(v["alerts.slack.routes"]),
 		},
 		Webhook: Webhook{URL: l.secretPair(v, "alerts.webhook.url"), HMACSecret: l.secretPair(v, "alerts.webhook.hmac_secret")},
+		Alertmanager: Alertmanager{
+			URL: l.secretPair(v, "alerts.alertmanager.url"), Token: l.secretPair(v, "alerts.alertmanager.token"),
+			MinSeverity: get[string](v, "alerts.alertmanager.min_severity"),
+		},
+		Syslog: Syslog{
+			Address: get[string](v, "alerts.syslog.address"), CAFile: get[string](v, "alerts.syslog.ca_file"),
+			MinSeverity: get[string](v, "alerts.syslog.min_severity"),
+		},
+		Links: Links{Docs: get[string](v, "alerts.links.docs"), Event: get[string](v, "alerts.links.event")},
 	}
 	l.expiryWarning = get[time.Duration](v, thresholdsPath+".expiry_warning")
 	l.spec.NAT64 = s.DNS.NAT64
@@ -55,6 +64,7 @@ func (l *loader) fillSettings(v values) {
 		}
 	}
 	l.checkControl(v)
+	l.checkSinks(v)
 	l.rememberRestart(v)
 }
 
@@ -98,8 +108,12 @@ func (l *loader) rememberRestart(v values) {
 			l.restart[path] = fmt.Sprint(s.value)
 		}
 	}
-	for i, text := range []string{l.settings.Alerts.Slack.WebhookURL, l.settings.Alerts.Webhook.URL, l.settings.Alerts.Webhook.HMACSecret} {
-		path := []string{"alerts.slack.webhook_url", "alerts.webhook.url", "alerts.webhook.hmac_secret"}[i]
+	alerts := &l.settings.Alerts
+	for path, text := range map[string]string{
+		"alerts.slack.webhook_url": alerts.Slack.WebhookURL,
+		"alerts.webhook.url":       alerts.Webhook.URL, "alerts.webhook.hmac_secret": alerts.Webhook.HMACSecret,
+		"alerts.alertmanager.url": alerts.Alertmanager.URL, "alerts.alertmanager.token": alerts.Alertmanager.Token,
+	} {
 		l.restart[path] = text
 	}
 	l.restart["alerts.slack.routes"] = fmt.Sprint(l.settings.Alerts.Slack.Routes)

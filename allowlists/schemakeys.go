@@ -134,6 +134,7 @@ func alertKeys() []key {
 		{path: "alerts.slack.webhook_url", kind: secretURLKind, def: `"${SLACK_WEBHOOK_URL}"`, doc: "Incoming webhook; empty, or the default while that variable is unset, switches Slack off", restart: true},
 		{path: "alerts.slack.webhook_url_file", kind: secretFileKind, def: `""`, doc: "File that holds webhook_url", restart: true},
 		{path: "alerts.slack.min_severity", kind: wordKind, words: severities, def: "medium", doc: "Lowest severity that is sent", restart: true},
+		{path: "alerts.slack.daily", kind: clockKind, def: `""`, doc: "Time of day, in UTC, of a summary of the day before, sent to webhook_url even if nothing happened; empty: none", restart: true},
 		{path: "alerts.slack.routes", kind: routesKind, def: "[]", doc: "Other webhooks for the alerts of some pools; the first route that fits takes the alert", restart: true},
 		{path: "alerts.slack.routes[].pools", kind: textsKind, def: "[]", doc: "Pools of the route; empty means every pool", restart: true},
 		{path: "alerts.slack.routes[].min_severity", kind: wordKind, words: severities, def: "medium", doc: "Lowest severity of the route", restart: true},
@@ -144,6 +145,19 @@ func alertKeys() []key {
 		{path: "alerts.webhook.url_file", kind: secretFileKind, def: `""`, doc: "File that holds url", restart: true},
 		{path: "alerts.webhook.hmac_secret", kind: secretKind, def: `""`, doc: "Secret that signs each post, HMAC-SHA256 over timestamp and body", restart: true},
 		{path: "alerts.webhook.hmac_secret_file", kind: secretFileKind, def: `""`, doc: "File that holds hmac_secret", restart: true},
+		{path: "alerts.alertmanager", kind: sectionKind, doc: "The Alertmanager sink", restart: true},
+		{path: "alerts.alertmanager.url", kind: secretURLKind, def: `""`, doc: "Alertmanager's address, without /api/v2/alerts; https://USER:PASSWORD@HOST for basic authentication; empty switches it off", restart: true},
+		{path: "alerts.alertmanager.url_file", kind: secretFileKind, def: `""`, doc: "File that holds url", restart: true},
+		{path: "alerts.alertmanager.token", kind: secretKind, def: `""`, doc: "Bearer token of each post", restart: true},
+		{path: "alerts.alertmanager.token_file", kind: secretFileKind, def: `""`, doc: "File that holds token", restart: true},
+		{path: "alerts.alertmanager.min_severity", kind: wordKind, words: severities, def: "medium", doc: "Lowest severity that is sent", restart: true},
+		{path: "alerts.syslog", kind: sectionKind, doc: "The syslog sink (RFC 5424)", restart: true},
+		{path: "alerts.syslog.address", kind: syslogKind, def: `""`, doc: "udp://HOST, tcp://HOST or tls://HOST, each with a :PORT unless it is 514, 601 or 6514, or unix:/dev/log; empty switches it off", restart: true},
+		{path: "alerts.syslog.ca_file", kind: pathKind, def: `""`, doc: "Certificates (PEM) to trust for tls:// instead of the system's; read at start", restart: true},
+		{path: "alerts.syslog.min_severity", kind: wordKind, words: severities, def: "medium", doc: "Lowest severity that is sent", restart: true},
+		{path: "alerts.links", kind: sectionKind, doc: "Links that messages carry; there are none without", restart: true},
+		{path: "alerts.links.docs", kind: docsLinkKind, def: `""`, doc: "What explains a kind of alert: an https or http URL in which {alert} stands for its name", restart: true},
+		{path: "alerts.links.event", kind: eventLinkKind, def: `""`, doc: "Where an event is looked up: an https or http URL in which {id} stands for its id", restart: true},
 	}
 }
 

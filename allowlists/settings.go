@@ -66,6 +66,9 @@ type Alerts struct {
 	Thresholds    map[string]Threshold // every key of docs/alerts.md, defaults filled in
 	Slack         Slack
 	Webhook       Webhook
+	Alertmanager  Alertmanager
+	Syslog        Syslog
+	Links         Links
 }
 
 // A Threshold is one number of docs/alerts.md, in the unit its key names:
@@ -83,6 +86,7 @@ type Baseline struct {
 type Slack struct {
 	WebhookURL  string
 	MinSeverity string
+	Daily       string // "09:00", in UTC; empty: no summary
 	Routes      []SlackRoute
 }
 
@@ -91,6 +95,27 @@ type SlackRoute struct {
 	Pools       []string // empty: every pool
 	MinSeverity string
 	WebhookURL  string
+}
+
+// Alertmanager is the sink of that name; an empty URL switches it off. URL and
+// Token are secrets.
+type Alertmanager struct {
+	URL         string // without the API's path
+	Token       string
+	MinSeverity string
+}
+
+// Syslog is the syslog sink; an empty Address switches it off.
+type Syslog struct {
+	Address     string // "udp://host:port", "tcp://…", "tls://…" or "unix:/path"
+	CAFile      string
+	MinSeverity string
+}
+
+// Links are templates of URLs; an empty one makes no link.
+type Links struct {
+	Docs  string // with {alert}
+	Event string // with {id}
 }
 
 // Webhook is the generic sink; an empty URL switches it off. URL and HMACSecret are secrets.
