@@ -99,9 +99,12 @@ const (
 type SlackItem = item
 
 // EncodeSlack makes the body of a Slack message.
-func EncodeSlack(id string, items []SlackItem) ([]byte, error) {
-	return encodeSlack(&message{ID: id, Items: items})
+func EncodeSlack(id string, items []SlackItem, links allowlists.Links) ([]byte, error) {
+	return encodeSlack(&message{ID: id, Items: items}, links)
 }
+
+// AlertTitle is an alert in a few words.
+func AlertTitle(alert string) string { return alertTitles[alert] }
 
 // KnownAlerts are the alerts that are raised.
 func KnownAlerts() []string { return alertKinds }

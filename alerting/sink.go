@@ -78,7 +78,7 @@ func (p *pace) reserve(now time.Time) time.Duration {
 func newSinks(c *correlator) ([]*sink, error) {
 	alerts := c.config.alerts
 	var sinks []*sink
-	slack, err := newSlackSinks(alerts.Slack, c.config.client)
+	slack, err := newSlackSinks(alerts.Slack, alerts.Links, c.config.client)
 	if err != nil {
 		return nil, err
 	}
@@ -152,7 +152,7 @@ func fromSeverity(name string) (func(*group) bool, error) {
 
 // newSlackSinks makes one sink for the webhook and one for each route. The
 // first route that fits takes an alert, else the webhook does.
-func newSlackSinks(slack allowlists.Slack, client doer) ([]*sink, error) {
+func newSlackSinks(slack allowlists.Slack, links allowlists.Links, client doer) ([]*sink, error) {
 	var sinks []*sink
 	var routes []func(*group) bool
 	shared := &pace{}
@@ -164,7 +164,7 @@ func newSlackSinks(slack allowlists.Slack, client doer) ([]*sink, error) {
 		fits := func(g *group) bool {
 			return g.Severity >= least && (len(route.Pools) == 0 || slices.Contains(route.Pools, g.Pool))
 		}
-		poster, err := newSlack(route.WebhookURL, client)
+		poster, err := newSlack(route.WebhookURL, links, client)
 		if err != nil {
 			return nil, fmt.Errorf("alerts.slack.routes[%d]: %w", i, err)
 		}
@@ -178,7 +178,7 @@ func newSlackSinks(slack allowlists.Slack, client doer) ([]*sink, error) {
 	if err != nil {
 		return nil, fmt.Errorf("alerts.slack.min_severity: %w", err)
 	}
-	poster, err := newSlack(slack.WebhookURL, client)
+	poster, err := newSlack(slack.WebhookURL, links, client)
 	if err != nil {
 		return nil, fmt.Errorf("alerts.slack: %w", err)
 	}

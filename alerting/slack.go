@@ -4,41 +4,44 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"strconv"
 	"strings"
-	"time"
 	"unicode"
-	"unicode/utf8"
+
+	"sallyport/allowlists"
 )
 
 // slackText is the most characters of one text from a job.
 const slackText = 200
 
 // slack posts messages to an incoming webhook.
-type slack struct{ endpoint }
+type slack struct {
+	endpoint
+	links allowlists.Links
+}
 
-func newSlack(url string, client doer) (*slack, error) {
+func newSlack(url string, links allowlists.Links, client doer) (*slack, error) {
 	endpoint, err := newEndpoint(url, client)
-	return &slack{endpoint}, err
+	return &slack{endpoint, links}, err
 }
 
 func (s *slack) post(ctx context.Context, m *message) delivery {
-	body, err := encodeSlack(m)
+	body, err := encodeSlack(m, s.links)
 	if err != nil {
 		return delivery{stop: true, cause: "the message cannot be written as JSON"}
 	}
 	return s.endpoint.post(ctx, body, nil)
 }
 
-// encodeSlack makes the body of a message: Block Kit, within Slack's limits.
-// Text from a job stands in plain_text and rich_text elements only, neither of
-// which Slack reads as markup.
-func encodeSlack(m *message) ([]byte, error) {
-	payload := slackPayload{Text: slackTitle(m), Blocks: []any{slackHeader{"header", plainText{"plain_text", slackTitle(m), false}}}}
-	for i := range m.Items[:min(len(m.Items), slackMost)] {
-		payload.Blocks = append(payload.Blocks, slackItem(&m.Items[i])...)
+// encodeSlack makes the body of a message: Block Kit, within Slack's limits. A
+// header says what it is about; each alert is an attachment, as only those have
+// a colour. Text from a job stands in plain_text and rich_text elements only,
+// neither of which Slack reads as markup.
+func encodeSlack(m *message, links allowlists.Links) ([]byte, error) {
+	payload := slackPayload{Text: slackTitle(m), Blocks: []any{slackHeader{"header", plainText{"plain_text", slackHeadline(m), false}}}}
+	items := m.Items[:min(len(m.Items), slackMost)]
+	for i := range items {
+		payload.Attachments = append(payload.Attachments, slackItem(m, &items[i], links))
 	}
-	payload.Blocks = append(payload.Blocks, slackContext{"context", []plainText{{"plain_text", "Sallyport, message " + m.ID, false}}})
 	return json.Marshal(payload)
 }
 
@@ -63,6 +66,11 @@ func slackTitle(m *message) string {
 		}
 		return title
 	}
+	return fmt.Sprintf("%d alerts: %s", len(m.Items), bySeverity(m))
+}
+
+// bySeverity counts the alerts of a message: "1 critical, 2 high".
+func bySeverity(m *message) string {
 	counts := make(map[Severity]int)
 	for i := range m.Items {
 		counts[m.Items[i].Severity]++
@@ -73,11 +81,53 @@ func slackTitle(m *message) string {
 			parts = append(parts, fmt.Sprintf("%d %s", counts[s], s))
 		}
 		if s == Info {
-			break
+			return strings.Join(parts, ", ")
 		}
 	}
-	return fmt.Sprintf("%d alerts: %s", len(m.Items), strings.Join(parts, ", "))
 }
+
+// slackHeadline is what the header says: how bad, and what.
+func slackHeadline(m *message) string {
+	a := &m.Items[0]
+	mark := slackLookOf(a.Closed, m.severity()).mark
+	switch counts := bySeverity(m); {
+	case a.Closed != "" && len(m.Items) > 1:
+		return fmt.Sprintf("%s %d alerts closed", mark, len(m.Items))
+	case a.Closed != "":
+		return mark + " Closed: " + alertTitle(a.Alert.Alert)
+	case len(m.Items) > 1 && strings.Contains(counts, ","):
+		return fmt.Sprintf("%s %d alerts: %s", mark, len(m.Items), counts)
+	case len(m.Items) > 1:
+		return mark + " " + counts + " alerts"
+	case a.Count > 1:
+		return fmt.Sprintf("%s %s: %s, %d times", mark, capital(a.Severity.String()), alertTitle(a.Alert.Alert), a.Count)
+	default:
+		return fmt.Sprintf("%s %s: %s", mark, capital(a.Severity.String()), alertTitle(a.Alert.Alert))
+	}
+}
+
+// A slackLook is a mark and a colour, "#rrggbb".
+type slackLook struct{ mark, color string }
+
+// slackLooks are those of each severity, and slackClosed that of an alert that
+// is over. A person who does not tell the colours apart has the word beside them.
+var (
+	slackLooks = [...]slackLook{
+		Info: {"\u26aa", "#8d99ae"}, Medium: {"\U0001f7e1", "#e0a800"}, High: {"\U0001f7e0", "#e8590c"}, Critical: {"\U0001f534", "#c1121f"},
+	}
+	slackClosed = slackLook{"\u2705", "#2b8a3e"}
+)
+
+// slackLookOf is the look of an alert of that severity; closed is its Closed.
+func slackLookOf(closed string, severity Severity) slackLook {
+	if closed != "" {
+		return slackClosed
+	}
+	return slackLooks[min(severity, Critical)]
+}
+
+// capital begins a word of ours with a capital.
+func capital(word string) string { return strings.ToUpper(word[:1]) + word[1:] }
 
 // knownAlert is the name of an alert that exists.
 func knownAlert(name string) string {
@@ -88,91 +138,6 @@ func knownAlert(name string) string {
 	}
 	return "alert"
 }
-
-// slackItem is one alert: what happened, the facts, what to do.
-func slackItem(a *item) []any {
-	state := a.Severity.String()
-	if a.Closed != "" {
-		state = "closed"
-	}
-	what := richSection{"rich_text_section", []richText{
-		{"text", fmt.Sprintf("%s  %s", strings.ToUpper(state), knownAlert(a.Alert.Alert)), &richStyle{Bold: true}},
-		{"text", "\n", nil},
-		{"text", slackClean(a.Summary), nil},
-	}}
-	if a.Closed != "" {
-		what.Elements = append(what.Elements, richText{"text", "\nclosed: " + slackClean(a.Closed), nil})
-	}
-	blocks := []any{
-		slackDivider{"divider"},
-		slackRich{"rich_text", []any{what}},
-		slackSection{"section", slackFields(a)},
-	}
-	if len(a.Destinations) > 0 {
-		list := richList{Type: "rich_text_list", Style: "bullet"}
-		for _, name := range a.Destinations[:min(len(a.Destinations), 2*maxAlertHosts)] {
-			list.Elements = append(list.Elements, richSection{"rich_text_section", []richText{{"text", slackClean(name), nil}}})
-		}
-		blocks = append(blocks, slackRich{"rich_text", []any{list}})
-	}
-	if advice := slackAdvice(a); advice != "" {
-		blocks = append(blocks, slackRich{"rich_text", []any{richSection{"rich_text_preformatted", []richText{{"text", advice, nil}}}}})
-	}
-	return blocks
-}
-
-// slackFields are the facts of an alert, at most ten.
-func slackFields(a *item) []plainText {
-	pool := a.Pool
-	if pool == "" {
-		pool = "none"
-	}
-	rows := [][2]string{{"Pool", pool}, {"Severity", a.Severity.String()}}
-	if a.Client.IsValid() {
-		rows = append(rows, [2]string{"Client", a.Client.String()})
-	}
-	if a.Host != "" || a.IP.IsValid() {
-		rows = append(rows, [2]string{"Host", destination(a.Host, a.IP, a.Port)})
-	}
-	if a.Reason != "" {
-		rows = append(rows, [2]string{"Reason", a.Reason})
-	}
-	count := strconv.Itoa(a.Count)
-	if a.Repeat {
-		count += fmt.Sprintf(", %d new since the last message", a.New)
-	}
-	rows = append(rows, [2]string{"Count", count}, [2]string{"First", slackTime(a.First)}, [2]string{"Last", slackTime(a.Last)})
-	if a.Job != nil && a.Job.Repo != "" {
-		rows = append(rows, [2]string{"Job", strings.Join([]string{a.Job.Repo, a.Job.Workflow, a.Job.Job, a.Job.RunID}, " ")})
-	}
-	group := a.ID
-	if a.Repeat {
-		group += ", told before"
-	}
-	rows = append(rows, [2]string{"Group", group})
-	fields := make([]plainText, 0, len(rows))
-	for _, row := range rows {
-		fields = append(fields, plainText{"plain_text", slackClean(row[0] + ": " + row[1]), false})
-	}
-	return fields
-}
-
-// slackAdvice is what to do next, to be copied: which command tells more, and
-// the line that would allow it. The id and the line are within slackText, and
-// longer ones are left out rather than cut.
-func slackAdvice(a *item) string {
-	var lines []string
-	if n := len(a.Evidence); n > 0 {
-		lines = append(lines, "sallyport explain "+slackClean(a.Evidence[n-1]))
-	}
-	if a.Suggest != "" && utf8.RuneCountInString(a.Suggest) <= slackText-60 {
-		lines = append(lines, "allow: "+slackClean(a.Suggest))
-	}
-	text, _ := cutRunes(strings.Join(lines, "\n"), slackText)
-	return text
-}
-
-func slackTime(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") }
 
 // slackClean makes text from a job fit to be shown: at most slackText characters.
 func slackClean(text string) string { return cleanText(text, slackText) }

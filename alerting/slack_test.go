@@ -3,6 +3,7 @@ package alerting_test
 import (
 	"encoding/json"
 	"net/netip"
+	"regexp"
 	"strings"
 	"testing"
 	"unicode/utf16"
@@ -14,7 +15,13 @@ import (
 
 // slackLimits are those of Slack and of docs/alerts.md, by element type, in
 // characters.
-var slackLimits = map[string]int{"header": 150, "plain_text": 200, "text": 200}
+var slackLimits = map[string]int{"header": 150, "plain_text": 200, "text": 200, "link": 200}
+
+// someLinks are templates, and linkOfOurs is what they may become.
+var (
+	someLinks  = allowlists.Links{Docs: "https://wiki.corp.example/sallyport#{alert}", Event: "https://logs.corp.example/sallyport?id={id}"}
+	linkOfOurs = regexp.MustCompile(`^https://(wiki\.corp\.example/sallyport#[a-z-]+|logs\.corp\.example/sallyport\?id=[a-z0-9-]+)$`)
+)
 
 // checkSlack holds a message against what Slack takes, and returns the texts
 // that stand where no markup is read.
@@ -24,13 +31,24 @@ func checkSlack(t testing.TB, body []byte) (texts []string) {
 		t.Fatalf("not UTF-8: %q", body)
 	}
 	var payload struct {
-		Text   string
-		Blocks []map[string]any
+		Text        string
+		Blocks      []map[string]any
+		Attachments []struct {
+			Color  string
+			Blocks []map[string]any
+		}
 	}
 	if err := json.Unmarshal(body, &payload); err != nil {
 		t.Fatalf("%v in %s", err, body)
 	}
-	if n := len(payload.Blocks); n == 0 || n > 50 {
+	blocks := payload.Blocks
+	for _, a := range payload.Attachments {
+		if n := len(a.Blocks); n == 0 || n > 5 || len(a.Color) != 7 { // Slack may hide what comes behind the fifth
+			t.Fatalf("an attachment of %d blocks in the colour %q", n, a.Color)
+		}
+		blocks = append(blocks, a.Blocks...)
+	}
+	if n := len(blocks); len(payload.Blocks) == 0 || n > 50 {
 		t.Fatalf("%d blocks", n)
 	}
 	for _, c := range payload.Text {
@@ -52,6 +70,10 @@ func checkSlack(t testing.TB, body []byte) (texts []string) {
 			kind, _ := v["type"].(string)
 			switch kind {
 			case "header", "section", "context", "divider", "rich_text", "rich_text_section", "rich_text_list", "rich_text_preformatted", "plain_text", "text":
+			case "link":
+				if url, _ := v["url"].(string); !linkOfOurs.MatchString(url) {
+					t.Fatalf("a link to %q", url)
+				}
 			default:
 				t.Fatalf("an element of type %q in %.2000s", kind, body)
 			}
@@ -80,7 +102,7 @@ func checkSlack(t testing.TB, body []byte) (texts []string) {
 			}
 		}
 	}
-	for _, block := range payload.Blocks {
+	for _, block := range blocks {
 		walk("", block)
 	}
 	return texts
@@ -99,15 +121,15 @@ func anItem() alerting.SlackItem {
 }
 
 func TestASlackMessageSaysWhatAPersonNeeds(t *testing.T) {
-	body, err := alerting.EncodeSlack("ddddeeeeffff", []alerting.SlackItem{anItem()})
+	body, err := alerting.EncodeSlack("ddddeeeeffff", []alerting.SlackItem{anItem()}, someLinks)
 	if err != nil {
 		t.Fatal(err)
 	}
 	all := strings.Join(checkSlack(t, body), "\n")
 	for _, want := range []string{
-		"MEDIUM  denied-egress", "evil.example was refused", "Severity: medium", "Pool: build", "Client: 10.20.0.7", "Host: evil.example:443",
-		"Reason: not-in-allowlist", "Count: 7, 3 new since the last message", "First: 2026-11-23 12:00:00 UTC", "Last: 2026-11-23 12:00:00 UTC",
-		"Group: k3v9x2m4p7qa, told before", "sallyport explain aaaabbbbcccc", "allow: - evil.example", "message ddddeeeeffff",
+		"Medium: destination refused, 7 times", "evil.example was refused", "Where", "pool build, client 10.20.0.7", "Job", "corp/app ci test 12",
+		"How often", "7 times, 3 of them new", "When", "23 Nov 12:00:00 UTC", "denied-egress, group k3v9x2m4p7qa, not-in-allowlist, told before", "sallyport explain aaaabbbbcccc", "If this is meant, allow it", "- evil.example",
+		"About denied-egress", "The event", "message ddddeeeeffff",
 	} {
 		if !strings.Contains(all, want) {
 			t.Errorf("%q is not in\n%s", want, all)
@@ -125,7 +147,7 @@ func TestEightGroupsFitOneMessage(t *testing.T) {
 	for i := range items {
 		items[i] = item
 	}
-	body, err := alerting.EncodeSlack("ddddeeeeffff", items)
+	body, err := alerting.EncodeSlack("ddddeeeeffff", items, someLinks)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -156,11 +178,47 @@ func FuzzSlack(f *testing.F) {
 			item.Destinations = nil
 		}
 		for _, items := range [][]alerting.SlackItem{{item}, {item, anItem(), item, item, item, item, item, item, item, item}} {
-			body, err := alerting.EncodeSlack("ddddeeeeffff", items)
+			body, err := alerting.EncodeSlack("ddddeeeeffff", items, someLinks)
 			if err != nil {
 				t.Fatal(err)
 			}
 			checkSlack(t, body)
 		}
 	})
+}
+
+func TestEachAlertHasATitle(t *testing.T) {
+	for _, alert := range alerting.KnownAlerts() {
+		if alerting.AlertTitle(alert) == "" {
+			t.Errorf("%s has none in alertTitles (slackitem.go)", alert)
+		}
+	}
+}
+
+func TestSeveritiesDifferByColourAndWord(t *testing.T) {
+	colours := map[string]string{}
+	for _, severity := range []alerting.Severity{alerting.Info, alerting.Medium, alerting.High, alerting.Critical} {
+		item := anItem()
+		item.Severity = severity
+		body, err := alerting.EncodeSlack("ddddeeeeffff", []alerting.SlackItem{item}, allowlists.Links{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		texts := checkSlack(t, body)
+		if !strings.Contains(strings.ToLower(texts[0]), severity.String()) {
+			t.Errorf("the header of %s is %q", severity, texts[0])
+		}
+		var payload struct{ Attachments []struct{ Color string } }
+		if err := json.Unmarshal(body, &payload); err != nil {
+			t.Fatal(err)
+		}
+		colour := payload.Attachments[0].Color
+		if other, taken := colours[colour]; taken {
+			t.Errorf("%s has the colour of %s", severity, other)
+		}
+		colours[colour] = severity.String()
+		if strings.Contains(string(body), `"link"`) {
+			t.Error("there is a link, and no template for one")
+		}
+	}
 }

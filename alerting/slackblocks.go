@@ -2,7 +2,7 @@ package alerting
 
 // The parts of Block Kit that messages are made of
 // (https://docs.slack.dev/reference/block-kit). There is none that reads
-// markup: no mrkdwn, no link, no user, no emoji element.
+// markup: no mrkdwn, no user, no emoji element. The links are of ours.
 
 // slackPayload is the body of a post to an incoming webhook. Text is the
 // notification, in which Slack reads markup.
@@ -11,6 +11,15 @@ type slackPayload struct {
 	Blocks      []any  `json:"blocks"`
 	UnfurlLinks bool   `json:"unfurl_links"` // false: no link in a text is followed
 	UnfurlMedia bool   `json:"unfurl_media"`
+	// Attachments stand below the blocks.
+	Attachments []slackAttachment `json:"attachments,omitempty"`
+}
+
+// slackAttachment is a part of a message with a bar in a colour, "#rrggbb". Slack
+// takes no text beside its blocks, and may hide those behind the fifth.
+type slackAttachment struct {
+	Color  string `json:"color"`
+	Blocks []any  `json:"blocks"`
 }
 
 // plainText is a plain_text object; Emoji false keeps :names: as they are.
@@ -26,21 +35,10 @@ type slackHeader struct {
 	Text plainText `json:"text"`
 }
 
-// slackSection is a section block with at most 10 fields of 2,000 characters.
-type slackSection struct {
-	Type   string      `json:"type"`
-	Fields []plainText `json:"fields"`
-}
-
 // slackContext is a context block.
 type slackContext struct {
 	Type     string      `json:"type"`
 	Elements []plainText `json:"elements"`
-}
-
-// slackDivider is a divider block.
-type slackDivider struct {
-	Type string `json:"type"`
 }
 
 // slackRich is a rich_text block.
@@ -62,10 +60,11 @@ type richList struct {
 	Elements []richSection `json:"elements"`
 }
 
-// richText is a text element.
+// richText is a text or a link element.
 type richText struct {
 	Type  string     `json:"type"`
 	Text  string     `json:"text"`
+	URL   string     `json:"url,omitempty"` // of a link
 	Style *richStyle `json:"style,omitempty"`
 }
 

@@ -82,15 +82,20 @@ func (s *slack) received() []slackMessage {
 // checkSlackLimits: docs.slack.dev, "Blocks": 50 blocks a message, 3,000
 // characters a text object, 150 a header.
 func checkSlackLimits(t *testing.T, body []byte) {
+	type block struct {
+		Type string
+		Text struct{ Text string }
+	}
 	var m struct {
-		Blocks []struct {
-			Type string
-			Text struct{ Text string }
-		}
+		Blocks      []block
+		Attachments []struct{ Blocks []block }
 	}
 	if err := json.Unmarshal(body, &m); err != nil {
 		t.Errorf("Slack got no JSON: %v %q", err, body)
 		return
+	}
+	for _, a := range m.Attachments {
+		m.Blocks = append(m.Blocks, a.Blocks...)
 	}
 	if len(m.Blocks) == 0 || len(m.Blocks) > 50 {
 		t.Errorf("%d blocks", len(m.Blocks))

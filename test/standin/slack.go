@@ -39,6 +39,11 @@ func check(body []byte, chosen string) []string {
 	var payload struct {
 		Text   string           `json:"text"`
 		Blocks []map[string]any `json:"blocks"`
+		// Attachments have a colour and blocks of their own.
+		Attachments []struct {
+			Color  string           `json:"color"`
+			Blocks []map[string]any `json:"blocks"`
+		} `json:"attachments"`
 	}
 	if err := json.Unmarshal(body, &payload); err != nil {
 		return []string{"no JSON: " + err.Error()}
@@ -48,10 +53,17 @@ func check(body []byte, chosen string) []string {
 		c.fault("no text for notifications")
 	}
 	c.text("", "the notification text", payload.Text)
-	if n := len(payload.Blocks); n == 0 || n > 50 {
+	blocks := payload.Blocks
+	for _, a := range payload.Attachments {
+		if len(a.Blocks) == 0 || a.Color == "" {
+			c.fault("an attachment without blocks or a colour")
+		}
+		blocks = append(blocks, a.Blocks...)
+	}
+	if n := len(blocks); len(payload.Blocks) == 0 || n > 50 {
 		c.fault("%d blocks", n)
 	}
-	for _, block := range payload.Blocks {
+	for _, block := range blocks {
 		kind, _ := block["type"].(string)
 		switch known := []string{"header", "section", "context", "divider", "rich_text"}; {
 		case !slices.Contains(known, kind):
@@ -100,6 +112,9 @@ func (c *checker) walk(node any, block string, limit int) {
 				c.fault("%d characters in a %s of a %s", n, kind, block)
 			}
 			c.text(kind, "a "+kind+" of a "+block, text)
+		}
+		if url, is := node["url"].(string); is && strings.Contains(url, c.chosen) {
+			c.fault("text of a job in the URL of a link")
 		}
 		for _, child := range node {
 			c.walk(child, block, limit)
