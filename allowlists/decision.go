@@ -30,8 +30,10 @@ type Decision struct {
 	// Rule is the rule that allowed or refused, nil where none did. Rules are
 	// immutable and belong to their Policy.
 	Rule *Rule
-	// Quiet is set on a refusal that the pool's quiet list covers.
-	Quiet bool
+	// Quiet is set on a refusal that the pool's quiet list, or the built-in one,
+	// covers; QuietBy is its line there.
+	Quiet   bool
+	QuietBy *Rule
 }
 
 // Allowed reports whether the decision lets the traffic through.

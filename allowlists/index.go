@@ -141,6 +141,12 @@ func (x *index) hosts(h Host, visit func(*Rule) bool) {
 	x.any.each(visit)
 }
 
+// first is the most specific rule that covers h; nil if none does.
+func (x *index) first(h Host) (found *Rule) {
+	x.hosts(h, func(r *Rule) bool { found = r; return false })
+	return found
+}
+
 // addrs calls visit with the cidr rules that hold addr, longest prefix first,
 // until it returns false. A mapped address matches no IPv4 prefix.
 func (x *index) addrs(addr netip.Addr, visit func(*Rule) bool) {

@@ -111,10 +111,15 @@ func (p *Pool) Refuse(reason Reason, rule *Rule) Decision {
 	return Decision{Reason: reason, Rule: rule}
 }
 
-// refuseHost is Refuse for a name, with the quiet list asked.
+// refuseHost is Refuse for a name, with the quiet lists asked: the pool's own,
+// and the built-in one where no list of the pool names the host.
 func (p *Pool) refuseHost(reason Reason, rule *Rule, h Host) Decision {
 	d := p.Refuse(reason, rule)
-	p.quiet.hosts(h, func(*Rule) bool { d.Quiet = true; return false })
+	d.QuietBy = p.quiet.first(h)
+	if d.QuietBy == nil && reason == NotInAllowlist {
+		d.QuietBy = builtinQuiet().first(h)
+	}
+	d.Quiet = d.QuietBy != nil
 	return d
 }
 

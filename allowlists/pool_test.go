@@ -165,6 +165,45 @@ func TestQuietCoversRefusalsOnly(t *testing.T) {
 	}
 }
 
+// TestTheBuiltInQuietListYieldsToThePool has the name that Ubuntu's message of
+// the day comes from, in pools that say something of it, or nothing.
+func TestTheBuiltInQuietListYieldsToThePool(t *testing.T) {
+	motd := host(t, "motd.ubuntu.com")
+	rule := func(text string, ports allowlists.PortSet) []allowlists.Rule {
+		pattern, err := allowlists.ParsePattern(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return []allowlists.Rule{{Host: pattern, Ports: ports}}
+	}
+	for _, c := range []struct {
+		what  string
+		spec  allowlists.PoolSpec
+		quiet bool
+	}{
+		{"names it nowhere", allowlists.PoolSpec{}, true},
+		{"denies it", allowlists.PoolSpec{Deny: rule("*.ubuntu.com", allowlists.AllPorts())}, false},
+		{"allows another port of it", allowlists.PoolSpec{Allow: rule("motd.ubuntu.com", allowlists.NewPortSet(8443))}, false},
+		{"keeps it quiet, and denies it", allowlists.PoolSpec{Deny: rule("*.ubuntu.com", allowlists.AllPorts()), Quiet: rule("motd.ubuntu.com", allowlists.AllPorts())}, true},
+	} {
+		if d := onePool(t, c.spec).DecideConn(motd, 443, day); d.Allowed() || d.Quiet != c.quiet || (d.QuietBy != nil) != c.quiet {
+			t.Errorf("a pool that %s: %+v", c.what, d)
+		}
+	}
+	d := onePool(t, allowlists.PoolSpec{}).DecideName(motd, day)
+	if where, ok := d.QuietBy.BuiltinQuiet(); !ok || where != "ubuntu:9" {
+		t.Errorf("its line is %q", where)
+	}
+	for _, loud := range []string{"ubuntu.com", "x.motd.ubuntu.com", "motd.ubuntu.com.evil.example", "motd-ubuntu.com"} {
+		if onePool(t, allowlists.PoolSpec{}).DecideName(host(t, loud), day).Quiet {
+			t.Errorf("%s is quiet", loud)
+		}
+	}
+	if _, ok := (*allowlists.Rule)(nil).BuiltinQuiet(); ok {
+		t.Error("no rule is a built-in one")
+	}
+}
+
 func TestNilPoolAndZeroValuesRefuse(t *testing.T) {
 	var none *allowlists.Pool
 	decisions := []allowlists.Decision{

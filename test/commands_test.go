@@ -130,6 +130,7 @@ func TestCommandExitCodes(t *testing.T) {
 		{"explain --pool default github.com:22", 3, "verdict   deny (port-not-allowed)", ""},
 		{"explain --pool default github.com:22", 3, "dns       allow (allowed)\nrefusal   HTTP 403 (port-not-allowed)\n", ""},
 		{"explain --pool default example.com", 3, "dns       deny (not-in-allowlist), answered NXDOMAIN\nrefusal   HTTP 403 (not-in-allowlist)\n", ""},
+		{"explain --pool default motd.ubuntu.com", 3, "quiet     built in (ubuntu:9): no denied-egress alert\n", ""},
 		{"explain --pool default 192.0.2.7", 3, "verdict   deny (special-address)\nrefusal   HTTP 403 (special-address)\nallow by", ""},
 		{"explain --client 192.0.2.1 github.com", 3, "none admits this client, mode enforce\nverdict   deny (no-pool)\ndns       deny (no-pool), answered REFUSED\n", ""},
 		{"explain -c audit.yaml --pool build other.example", 0, "dns       allow (allowed-by-audit), would be not-in-allowlist", ""},

@@ -30,6 +30,7 @@ type explanation struct {
 	DNS      *nameVerdict `json:"dns,omitempty"`     // nil where there is no name to ask for
 	TLS      string       `json:"tls,omitempty"`
 	Refusal  string       `json:"refusal,omitempty"`
+	Quiet    string       `json:"quiet,omitempty"` // the line of the quiet list, by which no denied-egress is raised
 	AllowBy  string       `json:"allow_by,omitempty"`
 	fromURL  bool
 	exitCode int
@@ -250,6 +251,7 @@ func (e *explanation) fill(d allowlists.Decision, target allowlists.Target) {
 		return
 	}
 	e.exitCode = exitDenied
+	e.Quiet = quietText(d.QuietBy)
 	if status := d.Reason.Status(); status != 0 && e.Refusal == "" {
 		e.Refusal = fmt.Sprintf("HTTP %d (%s)", status, d.Reason)
 	}
@@ -266,6 +268,14 @@ func (e *explanation) fill(d allowlists.Decision, target allowlists.Target) {
 		}
 		e.AllowBy = fmt.Sprintf("- {cidr: %s, ports: [%d]}", netip.PrefixFrom(target.Addr, target.Addr.BitLen()), target.Port)
 	}
+}
+
+// quietText is where a line of a quiet list stands.
+func quietText(rule *allowlists.Rule) string {
+	if where, builtin := rule.BuiltinQuiet(); builtin {
+		return "built in (" + where + ")"
+	}
+	return rule.Where()
 }
 
 // broadcast is the limited broadcast address (RFC 919 section 7).
@@ -326,6 +336,9 @@ func (e *explanation) print(w io.Writer, format string) error {
 	line("dns", e.DNS.text())
 	line("tls", e.TLS)
 	line("refusal", e.Refusal)
+	if e.Quiet != "" {
+		line("quiet", e.Quiet+": no denied-egress alert")
+	}
 	line("allow by", e.AllowBy)
 	_, err := io.WriteString(w, b.String())
 	return err
