@@ -7,6 +7,7 @@ VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev
 LDFLAGS  := -s -w -X main.version=$(VERSION)
 FUZZTIME ?= 60s
 SOAK     ?= 60s
+BULK     ?= 1000
 STORM    ?= 3m
 IMAGE    ?= sallyport:dev
 TOOLS    := -modfile=.ci/tools/go.mod
@@ -20,7 +21,7 @@ RUN_IMAGE   ?=
 # (it could not in a clone that belongs to another user).
 export GOFLAGS := -buildvcs=false $(GOFLAGS)
 
-.PHONY: help build run test soak storm lint fuzz bench image clean
+.PHONY: help build run test soak storm bulk lint fuzz bench image clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -41,6 +42,9 @@ soak: ## press on a gateway with 200 runners of three pools for SOAK (60s), as r
 
 storm: ## give alerting 1,000,000 records a minute for STORM (3m), and hold what becomes of them
 	SALLYPORT_STORM=$(STORM) go test -timeout 30m -run '^TestStorm$$' -v ./alerting
+
+bulk: ## join BULK (1000) MB of logs, and hold the memory it takes
+	SALLYPORT_BULK=$(BULK) go test -timeout 30m -run '^TestCorrelateBulk$$' -v ./test
 
 lint: ## gofmt, golangci-lint, and known vulnerabilities where their database can be had
 	@unformatted=$$(gofmt -l .); [ -z "$$unformatted" ] || { echo "gofmt would change:"; echo "$$unformatted"; exit 1; }

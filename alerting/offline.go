@@ -81,6 +81,9 @@ func (o *Offline) Take(e *Event) error {
 // Close ends every group that is open.
 func (o *Offline) Close() error {
 	c := o.correlator
+	if err := c.open(); err != nil {
+		return err
+	}
 	err := c.close()
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -46,3 +46,14 @@ func TestOfflineGoesByTheEvents(t *testing.T) {
 		t.Errorf("the alerts are %v", counts)
 	}
 }
+
+// TestOfflineWithoutEvents ends without any.
+func TestOfflineWithoutEvents(t *testing.T) {
+	o, err := alerting.NewOffline(alerting.OfflineConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := o.Close(); err != nil {
+		t.Error(err)
+	}
+}

@@ -72,6 +72,7 @@ type run struct {
 	config  Config
 	policy  *allowlists.Policy
 	own     bool // the logs' own verdicts count
+	merger  *merger
 	offline *alerting.Offline
 	book    *book
 	judge   judge
@@ -90,12 +91,11 @@ func Run(ctx context.Context, config Config) (Summary, error) {
 	if err != nil {
 		return Summary{}, err
 	}
-	m := newMerger(config.Sources)
 	for n := 0; ; n++ {
 		if n%1024 == 0 && ctx.Err() != nil {
 			return r.summary, context.Cause(ctx)
 		}
-		it, err := m.next()
+		it, err := r.merger.next()
 		if errors.Is(err, io.EOF) {
 			break
 		}
@@ -109,7 +109,7 @@ func Run(ctx context.Context, config Config) (Summary, error) {
 	if err := r.drain(time.Time{}); err != nil {
 		return r.summary, err
 	}
-	r.summary.Late = m.late
+	r.summary.Late = r.merger.late
 	r.summary.Offset, r.summary.Offsets = r.offsets.median()
 	return r.summary, r.offline.Close()
 }
@@ -123,7 +123,7 @@ var private = []netip.Prefix{
 }
 
 func newRun(config Config) (*run, error) {
-	r := &run{config: config, policy: config.Policy, parts: newSessions(), copies: newCopies()}
+	r := &run{config: config, policy: config.Policy, merger: newMerger(config.Sources), parts: newSessions(), copies: newCopies()}
 	if r.policy == nil {
 		r.own = true
 		r.config.Pool = cmp.Or(config.Pool, "default")
@@ -138,11 +138,20 @@ func newRun(config Config) (*run, error) {
 	r.book = newBook(cmp.Or(config.Entries, defaultEntries))
 	r.judge = newJudge(r)
 	var err error
-	r.offline, err = alerting.NewOffline(alerting.OfflineConfig{Alerts: config.Alerts, Store: config.Store, Ended: func(a alerting.Alert) {
-		r.summary.Alerts++
-		config.Found(a)
-	}})
+	r.offline, err = alerting.NewOffline(alerting.OfflineConfig{
+		Alerts: config.Alerts, Policy: config.Policy, Store: config.Store, Ended: r.ended,
+	})
 	return r, err
+}
+
+// ended takes an alert. What a policy says of itself, such as which rules are
+// about to end, is no finding in a log.
+func (r *run) ended(a alerting.Alert) {
+	if a.Alert == alerting.AlertPolicy && len(a.Evidence) == 0 {
+		return
+	}
+	r.summary.Alerts++
+	r.config.Found(a)
 }
 
 // take takes the next record.
@@ -156,6 +165,9 @@ func (r *run) take(it *item) error {
 		r.begin(rec.Time)
 		r.clock = rec.Time
 	}
+	if rec.Query != nil && it.answers {
+		r.judge.cover(rec.Time, it.file)
+	}
 	if err := r.drain(r.clock.Add(-r.hold())); err != nil {
 		return err
 	}
@@ -168,9 +180,10 @@ func (r *run) take(it *item) error {
 	id := it.id()
 	switch {
 	case rec.Event != nil:
-		return r.takeOwn(rec.Event, id)
+		return r.takeOwn(rec.Event, it.file)
 	case rec.Query != nil:
-		r.takeQuery(rec.Query, rec.Time, id, it.answers)
+		r.summary.Questions++
+		r.judge.question(rec.Query, rec.Time, id)
 	case rec.Conn != nil:
 		r.takeConn(rec.Conn, rec.Time, id)
 	}
@@ -213,15 +226,6 @@ func (r *run) drain(until time.Time) error {
 func (r *run) tell(e alerting.Event) {
 	e.Time = e.Time.UTC().Truncate(time.Microsecond)
 	r.queue.push(entry{at: e.Time, event: &e})
-}
-
-// takeQuery judges a question; its answers go into the book at once.
-func (r *run) takeQuery(q *foreignlog.Query, at time.Time, id string, answers bool) {
-	r.summary.Questions++
-	if answers {
-		r.judge.cover(at)
-	}
-	r.judge.question(q, at, id)
 }
 
 // takeConn lets a connection wait, together with its other parts.

@@ -19,12 +19,16 @@ type judge struct {
 	// Between these times there were answers to hold connections against; zero
 	// if no log shows any.
 	answersFrom, answersTo time.Time
+	shows                  map[int]bool // the files that showed answers
 }
 
-func newJudge(r *run) judge { return judge{run: r, past: dnsfilter.NewPast(r.policy, r.config.Search)} }
+func newJudge(r *run) judge {
+	return judge{run: r, past: dnsfilter.NewPast(r.policy, r.config.Search), shows: make(map[int]bool)}
+}
 
-// cover notes that answers are known at a time.
-func (j *judge) cover(at time.Time) {
+// cover notes that a file shows the answers of a time.
+func (j *judge) cover(at time.Time, file int) {
+	j.shows[file] = true
 	if j.answersFrom.IsZero() || at.Before(j.answersFrom) {
 		j.answersFrom = at
 	}
@@ -35,7 +39,18 @@ func (j *judge) cover(at time.Time) {
 
 // covered reports whether a connection can be held against answers.
 func (j *judge) covered(at time.Time) bool {
-	return !j.answersFrom.IsZero() && !at.Before(j.answersFrom.Add(-j.config.Skew)) && !at.After(j.answersTo.Add(j.config.Grace))
+	if j.answersFrom.IsZero() || at.Before(j.answersFrom.Add(-j.config.Skew)) {
+		return false
+	}
+	if !at.After(j.answersTo.Add(j.config.Grace)) {
+		return true
+	}
+	for file := range j.shows { // nobody asked for long, but the log goes on
+		if j.merger.goesOn(file) {
+			return true
+		}
+	}
+	return false
 }
 
 // question judges a question, writes its answer down and tells of it.

@@ -33,6 +33,7 @@ type merger struct {
 	open   streams   // by the time of their next record
 	latest time.Time // given so far
 	late   int       // records given after a later one
+	last   []*stream // by file; nil for one that is not opened yet, or never
 }
 
 // A stream is one source with the records of it that are sorted.
@@ -45,7 +46,7 @@ type stream struct {
 }
 
 func newMerger(sources []*foreignlog.Source) *merger {
-	m := &merger{}
+	m := &merger{last: make([]*stream, len(sources))}
 	for i, source := range sources {
 		if !source.First.IsZero() {
 			m.later = append(m.later, &stream{source: source, file: i})
@@ -59,7 +60,7 @@ func newMerger(sources []*foreignlog.Source) *merger {
 func (m *merger) next() (item, error) {
 	for len(m.later) > 0 && (len(m.open) == 0 || !m.later[0].source.First.Add(-m.later[0].source.Window()).After(m.open[0].head().Time)) {
 		s := m.later[0]
-		m.later = m.later[1:]
+		m.later, m.last[s.file] = m.later[1:], s
 		if err := s.fill(); err != nil {
 			return item{}, err
 		}
@@ -86,6 +87,12 @@ func (m *merger) next() (item, error) {
 		m.latest = at
 	}
 	return it, nil
+}
+
+// goesOn reports whether a file that was opened has records to come.
+func (m *merger) goesOn(file int) bool {
+	s := m.last[file]
+	return s != nil && !(s.ended && len(s.ahead) == 0)
 }
 
 // head is the next record.

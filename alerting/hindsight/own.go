@@ -11,7 +11,7 @@ import (
 // takeOwn takes a line of our own event log. Without a policy it counts as it
 // is; with one the question or connection is judged again. Alerts of then are
 // left out: they are to be found anew.
-func (r *run) takeOwn(line []byte, id string) error {
+func (r *run) takeOwn(line []byte, file int) error {
 	e, err := alerting.ParseEvent(line)
 	if err != nil {
 		return nil // a line of another version; Stats cannot know
@@ -19,7 +19,7 @@ func (r *run) takeOwn(line []byte, id string) error {
 	switch e.Kind {
 	case alerting.KindDNS:
 		r.summary.Questions++
-		r.judge.cover(e.Time)
+		r.judge.cover(e.Time, file)
 	case alerting.KindConn:
 		if e.Phase == alerting.PhaseOpen || e.Phase == alerting.PhaseRefused {
 			r.summary.Connections++
