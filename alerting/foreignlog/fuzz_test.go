@@ -98,9 +98,10 @@ func FuzzDetect(f *testing.F)        { fuzz(f, "", "*.log") }
 // TestLinesAreBounded: a line over 1 MiB is counted and left out, whatever its
 // length; those around it are read.
 func TestLinesAreBounded(t *testing.T) {
-	good := "1795425057.446      2 10.20.0.7 TCP_MISS/200 1152 GET http://good.example/ - HIER_DIRECT/198.51.100.7 text/html\n"
+	good := `{"ts":1795424936.1,"uid":"C1","id.orig_h":"10.20.0.7","id.resp_p":53,"query":"good.example","qtype_name":"A","more":""}` + "\n"
 	for _, length := range []int{1<<20 + 1, 1 << 21, 5 << 20} {
-		text := good + strings.Repeat("x", length) + "\n" + good + "\n" + strings.TrimSuffix(good, "\n")
+		long := strings.Replace(good, `""`, `"`+strings.Repeat("x", length)+`"`, 1)
+		text := good + long + good + "\n" + strings.TrimSuffix(good, "\n")
 		source, err := foreignlog.Probe("-", nil, options, strings.NewReader(text))
 		if err != nil {
 			t.Fatal(err)
@@ -111,5 +112,41 @@ func TestLinesAreBounded(t *testing.T) {
 		if s := source.Stats; s.Records != 3 || s.Skipped != 1 || s.SkippedAt[0] != 2 || s.Lines != 5 {
 			t.Errorf("a line of %d bytes: %+v", length, s)
 		}
+	}
+}
+
+// TestCountsAreBounded: of an answer with many addresses the first are kept, of
+// many faulty lines the numbers of the first, and of many questions without an
+// answer the latest wait.
+func TestCountsAreBounded(t *testing.T) {
+	records := func(text string) (all []foreignlog.Record, stats foreignlog.Stats) {
+		source, err := foreignlog.Probe("-", nil, options, strings.NewReader(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for r, err := source.Next(); err == nil; r, err = source.Next() {
+			all = append(all, r)
+		}
+		return all, source.Stats
+	}
+	zeek := "#separator \\x09\n#path\tdns\n#fields\tts\tid.orig_h\tid.resp_p\tquery\tqtype_name\tanswers\n1795424936.1\t10.20.0.7\t53\tgood.example\tA\t93.184.216.1"
+	all, stats := records(zeek + strings.Repeat(",93.184.216.2", 500) + strings.Repeat("\nno line", 50))
+	if len(all) != 1 || len(all[0].Query.Answers) != most || stats.Skipped != 50 || len(stats.SkippedAt) != 5 {
+		t.Errorf("%d records, %d answers, %+v", len(all), len(all[0].Query.Answers), stats)
+	}
+	dnsmasq := "Nov 23 09:08:54 dnsmasq[7]: query[A] a.example from 10.20.0.7\n"
+	answer := "Nov 23 09:08:54 dnsmasq[7]: reply a.example is 93.184.216.34\n"
+	all, _ = records(dnsmasq + strings.Repeat(strings.Replace(dnsmasq, "a.example", "b.example", 1), 5000) + answer)
+	if len(all) != 5001 || len(all[0].Query.Answers) != 0 {
+		t.Errorf("of %d questions the oldest still waited: %+v", len(all), all[0].Query)
+	}
+	for r := range all[:2] {
+		if all[r].Line > 2 {
+			t.Errorf("record %d is of line %d", r, all[r].Line)
+		}
+	}
+	parent := "1795425057.446      2 10.20.0.7 TCP_TUNNEL/200 1152 CONNECT good.example:443 - FIRSTUP_PARENT/10.0.0.9 -\n"
+	if all, _ = records(parent); all[0].Conn.IP.IsValid() {
+		t.Errorf("another proxy's address is taken for the destination's: %+v", all[0].Conn)
 	}
 }

@@ -15,10 +15,10 @@ import (
 
 // The bounds of finding out what a file is.
 const (
-	headLines = 200          // lines that detection looks at
-	headBytes = 64 << 10     // and bytes, unpacked
-	buffered  = maxLine + 64 // bytes of a file that are held
-	maxFaults = 5            // numbers of lines that Stats lists
+	headLines = 200         // lines that detection looks at
+	headBytes = 64 << 10    // and bytes, unpacked
+	buffered  = maxLine + 1 // bytes of a file that are held: a line and its end
+	maxFaults = 5           // numbers of lines that Stats lists
 )
 
 // A Source is one log file, or standard input. Probe finds its format; Next
@@ -264,15 +264,13 @@ func (s *Source) skip() {
 // for one over maxLine, which is read to its end and thrown away.
 func (s *Source) line() (line []byte, whole bool, err error) {
 	line, err = s.reader.ReadSlice('\n')
-	for errors.Is(err, bufio.ErrBufferFull) { // longer than the buffer, which is longer than maxLine
-		_, err = s.reader.ReadSlice('\n')
-		line = line[:0]
-		if !errors.Is(err, bufio.ErrBufferFull) {
-			return []byte("..."), false, err
+	if errors.Is(err, bufio.ErrBufferFull) {
+		for errors.Is(err, bufio.ErrBufferFull) {
+			_, err = s.reader.ReadSlice('\n')
 		}
+		return []byte("..."), false, err
 	}
-	line = bytes.TrimSuffix(bytes.TrimSuffix(line, []byte("\n")), []byte("\r"))
-	return line, len(line) <= maxLine, err
+	return bytes.TrimSuffix(bytes.TrimSuffix(line, []byte("\n")), []byte("\r")), true, err
 }
 
 // Close closes the file, if it is open. Standard input stays.

@@ -21,7 +21,7 @@ type zeekLine struct {
 	query, qtype         string
 	class                uint16
 	rcode                string
-	answers              []string
+	answers              []string // at most maxAnswers
 	ttls                 []time.Duration
 	rejected             bool
 	serverName, alpn     string
@@ -64,9 +64,6 @@ func zeekQuery(z *zeekLine) *Record {
 		RCode: z.rcode, Took: z.duration, Refused: z.rejected && z.rcode == "REFUSED",
 	}
 	for i, answer := range z.answers {
-		if len(q.Answers)+len(q.CNAMEs) >= maxAnswers {
-			break
-		}
 		addr, isAddr := address([]byte(answer))
 		switch {
 		case isAddr && (q.Type == "A" || q.Type == "AAAA" || q.Type == "*" || q.Type == "ANY"):

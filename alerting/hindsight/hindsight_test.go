@@ -185,6 +185,18 @@ func TestRotatedFiles(t *testing.T) {
 	}
 }
 
+// TestFilesOfADay are read in the order of their times, whatever that of their names.
+func TestFilesOfADay(t *testing.T) {
+	var logs []string
+	for i := range 5 {
+		logs = append(logs, squid(float64(7200*(i*2%5)), 7, "TCP_DENIED/403", "CONNECT", "evil.example:443", "-"))
+	}
+	got, summary := found(t, hindsight.Config{}, logs...)
+	if len(got) != 5 || summary.Late != 0 {
+		t.Errorf("found %q, %+v", got, summary)
+	}
+}
+
 // TestAskersAskForAll: what a proxy was answered counts for the clients, and its
 // questions are nobody's doing.
 func TestAskersAskForAll(t *testing.T) {
