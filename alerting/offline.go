@@ -63,11 +63,11 @@ func NewOffline(config OfflineConfig) (*Offline, error) {
 // Take takes the next event. Events come in the order of their times; one that
 // is late is taken as it is, and does not turn the clock back.
 func (o *Offline) Take(e *Event) error {
+	if e.Time.After(o.now) { // first, as what is read from a file is of now
+		o.now = e.Time
+	}
 	if err := o.correlator.open(); err != nil {
 		return err
-	}
-	if e.Time.After(o.now) {
-		o.now = e.Time
 	}
 	if !o.now.Before(o.next) { // first, as a group may have closed before this event
 		o.next = o.now.Add(max(correlateTick, min(o.correlator.tick(o.now), time.Second)))

@@ -58,3 +58,6 @@ func TypeNumber(text string) (uint16, bool) {
 	n, err := strconv.ParseUint(digits, 10, 16)
 	return uint16(n), ok && err == nil
 }
+
+// TypeText is the mnemonic of a record type, or TYPE1234.
+func TypeText(qtype uint16) string { return dns.Type(qtype).String() }

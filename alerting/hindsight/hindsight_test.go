@@ -258,6 +258,38 @@ func TestWithoutAnswers(t *testing.T) {
 	}
 }
 
+// TestTheLogsOwnVerdicts: without a policy what the logs refused is found, but
+// for what operating systems ask for by themselves.
+func TestTheLogsOwnVerdicts(t *testing.T) {
+	dnsmasq := ""
+	for _, name := range []string{"evil.example", "esm.ubuntu.com"} {
+		dnsmasq += strings.ReplaceAll("Mar  1 12:00:00 dnsmasq[7]: query[A] NAME from 10.20.0.7\nMar  1 12:00:00 dnsmasq[7]: config NAME is NXDOMAIN\n", "NAME", name)
+	}
+	log := squid(1, 8, "TCP_DENIED/403", "CONNECT", "worse.example:443", "-") + squid(1, 8, "TCP_TUNNEL/200", "CONNECT", "fine.example:443", "10.1.2.3") +
+		squid(1, 9, "TCP_TUNNEL/200", "CONNECT", "10.1.2.3:443", "10.1.2.3") + squid(1, 9, "TCP_DENIED/407", "CONNECT", "fine.example:443", "-")
+	got, _ := found(t, hindsight.Config{}, dnsmasq, log)
+	if want := []string{"denied-egress evil.example 10.20.0.7", "denied-egress worse.example 10.20.0.8"}; !slices.Equal(got, want) {
+		t.Errorf("found %q, not %q", got, want)
+	}
+}
+
+// TestFirstSeen speaks with a baseline only.
+func TestFirstSeen(t *testing.T) {
+	baseline := filepath.Join(t.TempDir(), "baseline.jsonl")
+	if err := os.WriteFile(baseline, []byte(`{"pool":"build","destination":"good.example:443"}`+"\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	log := squid(1, 7, "TCP_TUNNEL/200", "CONNECT", "good.example:443", "93.184.216.34") + squid(2, 7, "TCP_TUNNEL/200", "CONNECT", "other.example:443", "93.184.216.35")
+	config := hindsight.Config{Policy: policy(t, buildPool)}
+	if got, _ := found(t, config, log); len(got) > 0 {
+		t.Errorf("without a baseline %q was found", got)
+	}
+	config.Store, config.Alerts.Baseline.File = &alerting.MemoryStore{}, baseline
+	if got, _ := found(t, config, log); !slices.Equal(got, []string{"first-seen other.example 10.20.0.7"}) {
+		t.Errorf("found %q", got)
+	}
+}
+
 // TestClocksThatDiffer are noticed.
 func TestClocksThatDiffer(t *testing.T) {
 	dns, log := dnsHead, ""

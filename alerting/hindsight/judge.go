@@ -73,13 +73,14 @@ func (j *judge) question(q *foreignlog.Query, at time.Time, id string) {
 	if class == 0 {
 		class = 1
 	}
+	mnemonic := dnsfilter.TypeText(qtype)
 	if !known {
-		qtype = 65280 // of those for private use, RFC 6895 section 3.1: no rule lists it by this name
+		mnemonic, qtype = q.Type, 65280 // of those for private use, RFC 6895 section 3.1: no rule lists it by this name
 	}
 	r := j.past.Judge(pool, q.Name, qtype, class, q.Answers, at)
 	e := alerting.Event{
 		Kind: alerting.KindDNS, ID: id, Time: at, Pool: pool.Name(), Client: q.Client, By: alerting.ByClient, Name: q.Name, Host: r.Host.String(),
-		Type: q.Type, RCode: q.RCode, CNAMEs: q.CNAMEs, Cached: q.Cached, Upstream: q.Upstream, TTL: q.TTL, Took: q.Took, Search: r.Search,
+		Type: mnemonic, RCode: q.RCode, CNAMEs: q.CNAMEs, Cached: q.Cached, Upstream: q.Upstream, TTL: q.TTL, Took: q.Took, Search: r.Search,
 		Answers: r.Answers, Removed: r.Removed,
 	}
 	if len(j.config.Resolvers) > 0 && q.Resolver.IsValid() && !slices.Contains(j.config.Resolvers, q.Resolver) {
@@ -118,7 +119,7 @@ func (j *judge) override(d allowlists.Decision, refused bool) allowlists.Decisio
 	case !j.own:
 		return d
 	case refused:
-		return allowlists.Decision{Reason: allowlists.NotInAllowlist}
+		return allowlists.Decision{Reason: allowlists.NotInAllowlist, Quiet: d.Quiet, QuietBy: d.QuietBy}
 	case d.Reason == allowlists.SpecialAddress || d.Reason == allowlists.DNSTypeBlocked: // it was not refused
 		return allowlists.Decision{Verdict: allowlists.Allow, Reason: allowlists.AllowedByAudit, Would: d.Reason}
 	default:
