@@ -52,6 +52,7 @@ type seenTraffic struct {
 	question   *dns.Msg // with its reply
 	method     string   // of a request to the proxy
 	uri        string
+	host       string // of a request without a proxy
 	sni        string // in a tunnel
 	sent       int
 }

@@ -59,8 +59,12 @@ func zeekHTTP(seen []seenTraffic) (lines [][]zeekField) {
 		if s.method == "" {
 			continue
 		}
+		host := s.host
+		if host == "" {
+			host = strings.TrimSuffix(strings.TrimPrefix(s.uri, "http://"), "/")
+		}
 		lines = append(lines, append(zeekHead(n, s), []zeekField{
-			{"trans_depth", 1}, {"method", s.method}, {"host", strings.TrimSuffix(strings.TrimPrefix(s.uri, "http://"), "/")}, {"uri", s.uri}, {"version", "1.1"},
+			{"trans_depth", 1}, {"method", s.method}, {"host", host}, {"uri", s.uri}, {"version", "1.1"},
 			{"request_body_len", 0}, {"response_body_len", 0}, {"status_code", 200}, {"tags", []string{}},
 		}...))
 	}
@@ -83,11 +87,16 @@ func zeekSSL(seen []seenTraffic) (lines [][]zeekField) {
 func zeekConns(seen []seenTraffic) (lines [][]zeekField) {
 	for n := range seen {
 		s := &seen[n]
-		proto, service := "tcp", "http"
-		if s.question != nil {
+		proto, service := "tcp", ""
+		switch {
+		case s.question != nil:
 			proto, service = "udp", "dns"
-		} else if s.sni != "" {
+		case s.sni != "" && s.method != "":
 			service = "http,ssl"
+		case s.method != "":
+			service = "http"
+		case s.sni != "":
+			service = "ssl"
 		}
 		lines = append(lines, append(zeekHead(n, s), []zeekField{
 			{"proto", proto}, {"service", service}, {"duration", s.end.Sub(s.at).Seconds()}, {"orig_bytes", s.sent + 80}, {"resp_bytes", 120},
