@@ -2,7 +2,9 @@ package foreignlog_test
 
 import (
 	"bytes"
+	"compress/gzip"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -148,5 +150,38 @@ func TestCountsAreBounded(t *testing.T) {
 	parent := "1795425057.446      2 10.20.0.7 TCP_TUNNEL/200 1152 CONNECT good.example:443 - FIRSTUP_PARENT/10.0.0.9 -\n"
 	if all, _ = records(parent); all[0].Conn.IP.IsValid() {
 		t.Errorf("another proxy's address is taken for the destination's: %+v", all[0].Conn)
+	}
+}
+
+// TestPackedFilesThatEndEarly give what could be unpacked, and say so.
+func TestPackedFilesThatEndEarly(t *testing.T) {
+	var plain strings.Builder
+	for i := range 5000 {
+		fmt.Fprintf(&plain, "17954250%02d.446      2 10.20.0.7 TCP_MISS/200 1152 GET http://good%d.example/ - HIER_DIRECT/198.51.100.7 text/html\n", i%60, i*i)
+	}
+	var packed bytes.Buffer
+	w := gzip.NewWriter(&packed)
+	if _, err := io.WriteString(w, plain.String()); err != nil || w.Close() != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name string
+		data []byte
+		cut  bool
+		most int
+	}{
+		{"whole", packed.Bytes(), false, 5000}, {"its half", packed.Bytes()[:packed.Len()/2], true, 4000}, {"without its checksum", packed.Bytes()[:packed.Len()-4], true, 5000},
+	} {
+		source, err := foreignlog.Probe("-", nil, options, bytes.NewReader(c.data))
+		if err != nil {
+			t.Fatal(c.name, err)
+		}
+		for err == nil {
+			_, err = source.Next()
+		}
+		s := source.Stats
+		if !errors.Is(err, io.EOF) || s.Cut != c.cut || s.Records < 100 || s.Records > c.most || s.Skipped > 1 {
+			t.Errorf("%s: %v, %+v", c.name, err, s)
+		}
 	}
 }

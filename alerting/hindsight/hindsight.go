@@ -85,33 +85,35 @@ type run struct {
 }
 
 // Run reads every source to its end. An error is that of reading a file, of a
-// configuration, or of ctx; what was found until then was found.
+// configuration, or of ctx; what was found until then is told all the same.
 func Run(ctx context.Context, config Config) (Summary, error) {
 	r, err := newRun(config)
 	if err != nil {
 		return Summary{}, err
 	}
+	err = errors.Join(r.read(ctx), r.drain(time.Time{}), r.offline.Close())
+	r.summary.Late = r.merger.late
+	r.summary.Offset, r.summary.Offsets = r.offsets.median()
+	return r.summary, err
+}
+
+// read takes every record.
+func (r *run) read(ctx context.Context) error {
 	for n := 0; ; n++ {
 		if n%1024 == 0 && ctx.Err() != nil {
-			return r.summary, context.Cause(ctx)
+			return context.Cause(ctx)
 		}
 		it, err := r.merger.next()
 		if errors.Is(err, io.EOF) {
-			break
+			return nil
 		}
 		if err != nil {
-			return r.summary, err
+			return err
 		}
 		if err := r.take(&it); err != nil {
-			return r.summary, err
+			return err
 		}
 	}
-	if err := r.drain(time.Time{}); err != nil {
-		return r.summary, err
-	}
-	r.summary.Late = r.merger.late
-	r.summary.Offset, r.summary.Offsets = r.offsets.median()
-	return r.summary, r.offline.Close()
 }
 
 // private are the addresses of one's own networks: without a policy nobody says

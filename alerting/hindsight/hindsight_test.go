@@ -153,6 +153,7 @@ func TestRedirectedConnections(t *testing.T) {
 		{"no name, an answer, another port", []string{connHead + flow(1, "C1", 7, "93.184.216.54", 22, 5)}, "denied-egress db.example"},
 		{"an address that a cidr rule allows", []string{connHead + flow(1, "C1", 7, "93.184.50.9", 22, 5)}, ""},
 		{"metadata", []string{connHead + flow(1, "C1", 7, "169.254.169.254", 80, 5)}, "metadata-access 169.254.169.254"},
+		{"an allowed name there", []string{sslHead + hello(1, "C1", 7, "169.254.169.254", "good.example")}, "metadata-access 169.254.169.254"},
 		{"DNS over TLS", []string{connHead + flow(1, "C1", 7, "9.9.9.9", 853, 5)}, "foreign-resolver 9.9.9.9"},
 		{"QUIC", []string{connHead + zeek(1, "C1", 7, "93.184.99.1", 443, "udp", "quic", 1, 9, 9, "Dd")}, "denied-egress 93.184.99.1"},
 		{"plain HTTP by its Host", []string{httpHead + zeek(1, "C1", 7, "93.184.99.1", 80, "GET", "evil.example", "/")}, "denied-egress evil.example"},
@@ -266,7 +267,7 @@ func TestTheLogsOwnVerdicts(t *testing.T) {
 		dnsmasq += strings.ReplaceAll("Mar  1 12:00:00 dnsmasq[7]: query[A] NAME from 10.20.0.7\nMar  1 12:00:00 dnsmasq[7]: config NAME is NXDOMAIN\n", "NAME", name)
 	}
 	log := squid(1, 8, "TCP_DENIED/403", "CONNECT", "worse.example:443", "-") + squid(1, 8, "TCP_TUNNEL/200", "CONNECT", "fine.example:443", "10.1.2.3") +
-		squid(1, 9, "TCP_TUNNEL/200", "CONNECT", "10.1.2.3:443", "10.1.2.3") + squid(1, 9, "TCP_DENIED/407", "CONNECT", "fine.example:443", "-")
+		squid(1, 7, "TCP_TUNNEL/200", "CONNECT", "10.1.2.3:443", "10.1.2.3") + squid(1, 9, "TCP_DENIED/407", "CONNECT", "fine.example:443", "-")
 	got, _ := found(t, hindsight.Config{}, dnsmasq, log)
 	if want := []string{"denied-egress evil.example 10.20.0.7", "denied-egress worse.example 10.20.0.8"}; !slices.Equal(got, want) {
 		t.Errorf("found %q, not %q", got, want)

@@ -112,9 +112,7 @@ func (o *correlateOptions) run(ctx context.Context, cmd *cobra.Command, args []s
 	stop := showProgress(stderr, config.Sources)
 	summary, err := hindsight.Run(ctx, config)
 	stop()
-	if err == nil {
-		err = errors.Join(broken, printer.flush())
-	}
+	err = errors.Join(err, broken, printer.flush())
 	tellSummary(stderr, config.Sources, &summary)
 	switch {
 	case err != nil:
