@@ -131,6 +131,9 @@ func newCorrelator(config correlatorConfig) (*correlator, error) {
 	}
 	c.detectors = c.newDetectors()
 	c.metrics = newAlertMetrics(config.registerer)
+	for _, s := range sinks {
+		c.metrics.sinkUp.WithLabelValues(s.name).Set(1)
+	}
 	return c, nil
 }
 

@@ -154,6 +154,7 @@ func (c *correlator) begin(p Position) {
 const (
 	SystemStateFailed = "state-failed"
 	SystemSinkStopped = "sink-stopped"
+	SystemSinkFailing = "sink-failing"
 )
 
 // entry finds an entry by its key in the store; nil if it is gone.

@@ -71,6 +71,7 @@ var systemEvents = map[string][2]string{
 	alerting.SystemPacketsLost:  {"the firewall refused packets that have no event, at most once a minute", "`lost` (the kernel could not tell of them; with CAP_NET_ADMIN kept, also those beyond the rate of 200 a second), `unrecorded` (beyond the bounds of what is remembered; docs/metrics.md)"},
 	alerting.SystemEnforcement:  {"what was measured of the firewall is another than before", "`placement`, `state` (`in-place`, `not-in-place`, `unknown`), `by` (`table`: compared in the kernel; `probe`: by effect; `none`), `faults` (sentences; other ones of the same state at most once a minute), `lost` (it was measured before, and no longer can be)"},
 	alerting.SystemSinkStopped:  {"a sink answered that its address or credentials are wrong; its alerts are kept", "`sink`, `cause`, `kept_hours`"},
+	alerting.SystemSinkFailing:  {"a message did not reach a sink and comes again; or one arrived after that", "`sink`, `state` (`failing`, `recovered`), `cause`, `tries` (that failed)"},
 	alerting.SystemStateFailed:  {"the state of alerts in `alerts.state_dir` cannot be written, was not as it was left, or is kept again", "`state` (`failing`: it cannot be written; `missing`, `replaced`, `damaged`: its file was deleted, is another one, or has not what was written, and is written anew from memory; `recovered`), `error`, `moved_to` (name that the damaged file has now), `lost_lines` (that could not be read), `records` (that are kept)"},
 }
 

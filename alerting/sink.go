@@ -17,9 +17,10 @@ const (
 	sinkLook    = 100 * time.Millisecond // between two looks at an empty queue
 	retryBase   = time.Second            // first wait after a failure, doubled up to retryMost
 	retryMost   = 5 * time.Minute
-	retryAfter  = time.Hour // longest Retry-After that is honoured
-	slackMost   = 8         // groups in a Slack message
-	webhookMost = 50        // groups in a webhook post
+	retryAfter  = time.Hour        // longest Retry-After that is honoured
+	probeFor    = 15 * time.Minute // how long a message that may have arrived waits for an answer to a probe
+	slackMost   = 8                // groups in a Slack message
+	webhookMost = 50               // groups in a webhook post
 )
 
 // A sink is one place where alerts are sent, with a goroutine of its own. What
@@ -51,6 +52,7 @@ type delivery struct {
 	arrived  bool
 	stop     bool          // trying again is pointless
 	definite bool          // the receiver said no, so the message may be made anew
+	unclear  bool          // the receiver may have taken it
 	after    time.Duration // what Retry-After asked for; 0 if it did not
 	cause    string        // for people; "" if it arrived
 }
@@ -208,9 +210,9 @@ func first(earlier []func(*group) bool, fits func(*group) bool) func(*group) boo
 }
 
 // run sends what is due until ctx ends, or, once the correlator drains, until
-// nothing is left.
+// nothing is left. What a run before this one had under way may have arrived.
 func (s *sink) run(ctx context.Context, c *correlator) {
-	failures, paid := 0, false
+	tries, paid := sinkTries{unclear: c.underWay(s)}, false
 	for ctx.Err() == nil && s.stoppedAt().IsZero() {
 		draining := closed(c.drain)
 		if wait := c.waitFor(s, draining); wait > 0 {
@@ -224,26 +226,61 @@ func (s *sink) run(ctx context.Context, c *correlator) {
 			return
 		}
 		paid = true
-		m := c.nextMessage(s, closed(c.drain))
-		if m == nil {
-			continue // its turn is kept for the next one
+		sent := s.answers(ctx, &tries)
+		if sent.arrived {
+			m := c.nextMessage(s, closed(c.drain))
+			if m == nil {
+				continue // its turn is kept for the next one
+			}
+			sent = s.post.post(ctx, m)
+			tries.unclear, tries.asked = sent.unclear, time.Time{}
 		}
 		paid = false
-		sent := s.post.post(ctx, m)
 		switch {
 		case sent.arrived:
-			failures = 0
-			c.delivered(s)
+			c.delivered(s, tries.failures)
+			tries = sinkTries{}
 		case sent.stop:
 			c.stopSink(s, sent.cause)
 		default:
-			failures++
-			c.retry(s, sent)
-			if !pause(ctx, backoff(failures, sent.after)) {
+			tries.failures++
+			c.retry(s, sent, tries.failures)
+			if !pause(ctx, backoff(tries.failures, sent.after)) {
 				return
 			}
 		}
 	}
+}
+
+// sinkTries is what a sink knows of the tries since the last delivery.
+type sinkTries struct {
+	failures int
+	unclear  bool      // the last post may have arrived
+	asked    time.Time // when probes began; zero before
+}
+
+// A prober is a poster that can tell whether its receiver answers, without
+// telling it anything.
+type prober interface {
+	probe(ctx context.Context) delivery
+}
+
+// answers reports, as a delivery, whether there is a point in sending: a
+// message that may have arrived comes again only when its receiver answers, so
+// that one that takes messages and breaks off gets it twice and not once a try.
+// Who does not answer probes for probeFor gets it all the same.
+func (s *sink) answers(ctx context.Context, tries *sinkTries) delivery {
+	prober, can := s.post.(prober)
+	if !can || !tries.unclear {
+		return delivery{arrived: true}
+	}
+	if tries.asked.IsZero() {
+		tries.asked = time.Now()
+	}
+	if time.Since(tries.asked) >= probeFor {
+		return delivery{arrived: true}
+	}
+	return prober.probe(ctx)
 }
 
 // idle waits for news, at least sinkLook and at most wait.

@@ -10,18 +10,21 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
 
 // The bounds of one post.
 const (
-	postTimeout   = 10 * time.Second
-	postReplyRead = 4 << 10 // bytes of a reply that are read
-	postReplySaid = 40      // bytes of a reply that are repeated
+	postTimeout   = 45 * time.Second // more than a slow receiver takes, as a message given up comes twice
+	dialTimeout   = 5 * time.Second  // for the connection, and again for TLS
+	postReplyRead = 4 << 10          // bytes of a reply that are read
+	postReplySaid = 40               // bytes of a reply that are repeated
 )
 
 // A doer sends a request: an http.Client, or a stand-in.
@@ -32,11 +35,11 @@ type doer interface {
 // newHTTPClient makes a client that uses no proxy, follows no redirect and
 // waits for nothing longer than postTimeout. Each sink has its own.
 func newHTTPClient() *http.Client {
-	dialer := &net.Dialer{Timeout: postTimeout / 2, Resolver: new(net.Resolver)}
+	dialer := &net.Dialer{Timeout: dialTimeout, Resolver: new(net.Resolver)}
 	return &http.Client{
 		Timeout: postTimeout,
 		Transport: &http.Transport{
-			DialContext: dialer.DialContext, TLSHandshakeTimeout: postTimeout / 2, ResponseHeaderTimeout: postTimeout,
+			DialContext: dialer.DialContext, TLSHandshakeTimeout: dialTimeout, ResponseHeaderTimeout: postTimeout,
 			MaxResponseHeaderBytes: 32 << 10, MaxIdleConns: 1, IdleConnTimeout: time.Minute, ForceAttemptHTTP2: true,
 			TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12},
 		},
@@ -76,13 +79,36 @@ func (e endpoint) post(ctx context.Context, body []byte, headers map[string]stri
 	for key, value := range headers {
 		request.Header.Set(key, value)
 	}
+	var wrote atomic.Bool
+	request = request.WithContext(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{WroteHeaders: func() { wrote.Store(true) }}))
 	response, err := e.client.Do(request)
 	if err != nil {
-		return delivery{cause: postError(err)}
+		return delivery{cause: postError(err), unclear: wrote.Load()}
 	}
 	defer response.Body.Close()
 	reply, _ := io.ReadAll(io.LimitReader(response.Body, postReplyRead))
 	return e.judge(response, string(reply))
+}
+
+// probe asks whether the receiver answers, without telling it anything: any
+// answer that is not trouble of its own will do.
+func (e endpoint) probe(ctx context.Context) delivery {
+	ctx, cancel := context.WithTimeout(ctx, postTimeout)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodHead, e.url, nil)
+	if err != nil {
+		return delivery{arrived: true} // the post tells
+	}
+	request.Header.Set("User-Agent", "sallyport")
+	response, err := e.client.Do(request)
+	if err != nil {
+		return delivery{cause: postError(err)}
+	}
+	response.Body.Close()
+	if status := response.StatusCode; status == http.StatusTooManyRequests || status == http.StatusRequestTimeout || status >= 500 && status != http.StatusNotImplemented {
+		return delivery{after: retryAfterOf(response.Header.Get("Retry-After"), time.Now()), cause: fmt.Sprintf("HTTP status %d", status)}
+	}
+	return delivery{arrived: true}
 }
 
 // judge says what a reply means. A success counts as soon as its head is there.
@@ -99,6 +125,8 @@ func (e endpoint) judge(response *http.Response, reply string) delivery {
 		return delivery{definite: true, after: retryAfterOf(response.Header.Get("Retry-After"), time.Now()), cause: cause}
 	case status == http.StatusRequestTimeout, status == http.StatusTooEarly:
 		return delivery{cause: cause}
+	case status == http.StatusBadGateway, status == http.StatusGatewayTimeout: // whoever is behind it may have taken it
+		return delivery{unclear: true, after: retryAfterOf(response.Header.Get("Retry-After"), time.Now()), cause: cause}
 	case status >= 500:
 		return delivery{after: retryAfterOf(response.Header.Get("Retry-After"), time.Now()), cause: cause}
 	case status >= 400:

@@ -30,10 +30,22 @@ func (c *correlator) nextMessage(s *sink, all bool) *message {
 	return m
 }
 
-// delivered notes, and keeps, that a sink's message arrived.
-func (c *correlator) delivered(s *sink) {
-	c.metrics.deliveries.WithLabelValues(s.name, outcomeDelivered).Inc()
+// underWay reports whether a sink has a message that may have been sent.
+func (c *correlator) underWay(s *sink) bool {
 	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.groups.sending[s.name] != nil
+}
+
+// delivered notes, and keeps, that a sink's message arrived, after so many
+// failures.
+func (c *correlator) delivered(s *sink, failures int) {
+	c.metrics.deliveries.WithLabelValues(s.name, outcomeDelivered).Inc()
+	c.metrics.sinkUp.WithLabelValues(s.name).Set(1)
+	c.mu.Lock()
+	if failures > 0 {
+		c.config.system(SystemSinkFailing, map[string]any{"sink": s.name, "state": "recovered", "tries": failures})
+	}
 	c.groups.delivered(s.name, c.config.now())
 	c.mu.Unlock()
 	c.commit()
@@ -42,11 +54,15 @@ func (c *correlator) delivered(s *sink) {
 // retry notes that a sink's message did not arrive. If the receiver said so
 // the message is made anew, with what came in between; else it may have
 // arrived, and comes again as it is.
-func (c *correlator) retry(s *sink, sent delivery) {
+func (c *correlator) retry(s *sink, sent delivery, failures int) {
 	c.config.log.Warn().Str("sink", s.name).Str("cause", sent.cause).Msg("an alert was not delivered; it comes again")
+	c.metrics.deliveries.WithLabelValues(s.name, outcomeRetried).Inc()
+	c.metrics.sinkUp.WithLabelValues(s.name).Set(0)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.metrics.deliveries.WithLabelValues(s.name, outcomeRetried).Inc()
+	if failures == 1 {
+		c.config.system(SystemSinkFailing, map[string]any{"sink": s.name, "state": "failing", "cause": sent.cause})
+	}
 	if sent.definite {
 		c.groups.forgetMessage(s.name)
 	}
@@ -60,6 +76,7 @@ func (c *correlator) stopSink(s *sink, cause string) {
 	s.halt(now)
 	c.config.log.Error().Str("sink", s.name).Str("cause", cause).Dur("kept", c.keep).Msg("a sink of alerts has stopped; mend it and restart")
 	c.metrics.deliveries.WithLabelValues(s.name, outcomeFailed).Inc()
+	c.metrics.sinkUp.WithLabelValues(s.name).Set(0)
 	c.mu.Lock()
 	c.groups.forgetMessage(s.name)
 	c.config.system(SystemSinkStopped, map[string]any{"sink": s.name, "cause": cause, "kept_hours": c.keep.Hours()})
