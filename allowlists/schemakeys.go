@@ -134,7 +134,7 @@ func alertKeys() []key {
 		{path: "alerts.slack.webhook_url", kind: secretURLKind, def: `"${SLACK_WEBHOOK_URL}"`, doc: "Incoming webhook; empty, or the default while that variable is unset, switches Slack off", restart: true},
 		{path: "alerts.slack.webhook_url_file", kind: secretFileKind, def: `""`, doc: "File that holds webhook_url", restart: true},
 		{path: "alerts.slack.min_severity", kind: wordKind, words: severities, def: "medium", doc: "Lowest severity that is sent", restart: true},
-		{path: "alerts.slack.daily", kind: clockKind, def: `""`, doc: "Time of day, in UTC, of a summary of the day before, sent to webhook_url even if nothing happened; empty: none", restart: true},
+		{path: "alerts.slack.daily", kind: clockKind, def: `""`, doc: "Time of day, in UTC, of a summary of the day before, sent to webhook_url even if nothing happened; empty: none", restart: true, later: true},
 		{path: "alerts.slack.routes", kind: routesKind, def: "[]", doc: "Other webhooks for the alerts of some pools; the first route that fits takes the alert", restart: true},
 		{path: "alerts.slack.routes[].pools", kind: textsKind, def: "[]", doc: "Pools of the route; empty means every pool", restart: true},
 		{path: "alerts.slack.routes[].min_severity", kind: wordKind, words: severities, def: "medium", doc: "Lowest severity of the route", restart: true},
