@@ -49,10 +49,28 @@ func (d *dnsTunnel) observe(e *Event, now time.Time) []finding {
 		return nil
 	}
 	t := d.meter.Count(q, now)
-	if t.Over == "" || !t.New && !t.Crossed {
+	if (t.Over == "" || !t.New && !t.Crossed) && (t.Domain == "" || toolOf(q.Name) == "") {
 		return nil
 	}
 	return []finding{d.found(e, &t)}
+}
+
+// toolMarks are labels that only a tool for tunnels writes: dns2tcp's requests,
+// as its source has them. No host name has such a label, so such questions never
+// leave, and too few come for any number to tell.
+var toolMarks = map[string]string{"=auth": "dns2tcp", "=connect": "dns2tcp", "=resource": "dns2tcp"}
+
+// toolOf names the tool that writes such names; "" if none is known to.
+func toolOf(name string) string {
+	if !strings.Contains(name, "=") {
+		return ""
+	}
+	for label := range strings.SplitSeq(name, ".") {
+		if tool := toolMarks[label]; tool != "" {
+			return tool
+		}
+	}
+	return ""
 }
 
 func (d *dnsTunnel) expire(now time.Time) { d.meter.Sweep(now) }
@@ -125,8 +143,12 @@ func (d *dnsTunnel) found(e *Event, t *dnsfilter.Tally) finding {
 	if t.Crossed {
 		f.evidence = append(t.IDs, e.ID)
 	}
-	f.summary = fmt.Sprintf("%s writes data into names under %s: %d new ones and %s within %s, %s within 24h; %s (%s)",
-		f.client, t.Domain, t.Names, kibibytes(t.Bytes), short(d.window), kibibytes(t.DayBytes), whatLeft(e, t), shape(t))
+	does := "writes data into names"
+	if tool := toolOf(strings.ToLower(e.Name)); tool != "" {
+		does = "writes data as " + tool + " does into names"
+	}
+	f.summary = fmt.Sprintf("%s %s under %s: %d new ones and %s within %s, %s within 24h; %s (%s)",
+		f.client, does, t.Domain, t.Names, kibibytes(t.Bytes), short(d.window), kibibytes(t.DayBytes), whatLeft(e, t), shape(t))
 	return f
 }
 

@@ -75,6 +75,9 @@ func TestDNSTunnelRaises(t *testing.T) {
 		{"bytes that are no letters", 100, func(i int) alerting.Event {
 			return question(fmt.Sprintf(`\200%d\255.tunnel.example`, i), reason(allowlists.BadHost), func(e *alerting.Event) { e.Host = "" })
 		}, "dns-tunnel", "nothing left"},
+		{"one name as dns2tcp writes them", 1, func(i int) alerting.Event {
+			return question("AAAAAOiTAA.=auth.tunnel.example", reason(allowlists.BadHost), func(e *alerting.Event) { e.Host = "" })
+		}, "dns-tunnel", "as dns2tcp does into names under tunnel.example"},
 		{"types that no rule lists", 100, func(i int) alerting.Event {
 			return question(datum(i), reason(allowlists.DNSTypeBlocked), func(e *alerting.Event) { e.Type = "NULL" })
 		}, "dns-tunnel", "100% TXT"},

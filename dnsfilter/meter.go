@@ -185,7 +185,7 @@ func (m *Meter) measure(q *Carried, now time.Time, what int) (Tally, bool) {
 		}
 		d.turn(now)
 		if what == admitting {
-			if t, ok := d.admits(hash, known, now); !ok {
+			if t, ok := d.admits(q, hash, known, now); !ok {
 				return t, false
 			}
 		}

@@ -70,10 +70,12 @@ func (d *meterDomain) turn(now time.Time) {
 	d.slot, d.hour = max(d.slot, slot), max(d.hour, hour)
 }
 
-// over names the limit that is reached; "" if none is. bytes says that it is
-// one of bytes.
-func (d *meterDomain) over() (limit string, bytes bool) {
-	var weight, windowBits, dayBits uint64
+// over names the limit that is reached, or that further bits would exceed; "" if
+// none is. bytes says that it is one of bytes.
+func (d *meterDomain) over(further uint32) (limit string, bytes bool) {
+	var weight uint64
+	windowBits, dayBits := uint64(further), uint64(further)
+	within := func(n uint64, bytes int64) bool { return n < 8*uint64(bytes) || further > 0 && n == 8*uint64(bytes) }
 	for i := range d.slots {
 		weight += uint64(d.slots[i].weight)
 		windowBits += uint64(d.slots[i].bits)
@@ -82,9 +84,9 @@ func (d *meterDomain) over() (limit string, bytes bool) {
 		dayBits += uint64(n)
 	}
 	switch {
-	case dayBits >= 8*uint64(d.limits.DayBytes):
+	case !within(dayBits, d.limits.DayBytes):
 		return LimitTunnelDayBytes, true
-	case windowBits >= 8*uint64(d.limits.Bytes):
+	case !within(windowBits, d.limits.Bytes):
 		return LimitTunnelBytes, true
 	case weight >= nameUnit*uint64(d.limits.Names):
 		return LimitTunnelNames, false
@@ -95,14 +97,15 @@ func (d *meterDomain) over() (limit string, bytes bool) {
 
 // admits reports whether one more question may leave, and how things stand if
 // it may not.
-func (d *meterDomain) admits(hash uint64, known bool, now time.Time) (Tally, bool) {
-	limit, bytes := d.over()
+func (d *meterDomain) admits(q *Carried, hash uint64, known bool, now time.Time) (Tally, bool) {
+	_, seen := d.known[hash]
+	limit, bytes := d.over(d.cost(q, seen, known))
 	if limit == "" {
 		return Tally{}, true
 	}
-	_, seen := d.known[hash]
-	if !seen && !known {
-		return d.tally(), false
+	refused := d.tally()
+	if refused.Over = limit; !seen && !known {
+		return refused, false
 	}
 	if !bytes {
 		return Tally{}, true
@@ -111,14 +114,14 @@ func (d *meterDomain) admits(hash uint64, known bool, now time.Time) (Tally, boo
 		d.minute, d.trickle = minute, 0
 	}
 	if d.trickle++; d.trickle > meterTrickle {
-		return d.tally(), false
+		return refused, false
 	}
 	return Tally{}, true
 }
 
 // count adds one question.
 func (d *meterDomain) count(q *Carried, hash uint64, names *shares, known bool) {
-	before, _ := d.over()
+	before, _ := d.over(0)
 	_, seen := d.known[hash]
 	slot := &d.slots[d.slot%meterSlots]
 	n := d.cost(q, seen, known)
@@ -141,7 +144,7 @@ func (d *meterDomain) count(q *Carried, hash uint64, names *shares, known bool) 
 			d.left++
 		}
 	}
-	limit, _ := d.over()
+	limit, _ := d.over(0)
 	d.isNew, d.crossed = !seen && !known, before == "" && limit != ""
 }
 
@@ -253,7 +256,7 @@ type Tally struct {
 
 // tally is the Tally of now.
 func (d *meterDomain) tally() Tally {
-	limit, _ := d.over()
+	limit, _ := d.over(0)
 	t := Tally{
 		Domain: d.name, Over: limit, Crossed: d.crossed, New: d.isNew, Questions: int(d.questions), Carriers: int(d.carriers),
 		Missing: int(d.missing), Answered: int64(d.answered), Left: int(d.left), LeftBytes: int64(d.leftBits+7) / 8,
