@@ -140,7 +140,7 @@ func (d *dnsTunnel) found(e *Event, t *dnsfilter.Tally) finding {
 	f := found(e, AlertDNSTunnel, High)
 	f.host, f.port = t.Domain, 0
 	f.subject = t.Domain + " " + f.client.String()
-	if t.Crossed {
+	if t.Crossed || e.Limit != "" {
 		f.evidence = append(t.IDs, e.ID)
 	}
 	does := "writes data into names"

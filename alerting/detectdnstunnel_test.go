@@ -93,6 +93,12 @@ func TestDNSTunnelRaises(t *testing.T) {
 		{"one name that the resolver refused for it", 1, func(i int) alerting.Event {
 			return question(datum(i), reason(allowlists.LimitExceeded), func(e *alerting.Event) { e.Limit = "alerts.thresholds.dns_tunnel_names" })
 		}, "dns-tunnel", "before this one was refused"},
+		{"names of which the resolver refuses the last before the detector would", 50, func(i int) alerting.Event {
+			if i < 49 {
+				return question(datum(i), upstreamed)
+			}
+			return question(datum(i), reason(allowlists.LimitExceeded), func(e *alerting.Event) { e.Limit = "alerts.thresholds.dns_tunnel_bytes" })
+		}, "dns-tunnel", "labels of 40 bytes"},
 		{"many refused for the rate", 300, func(i int) alerting.Event {
 			return question(datum(i), reason(allowlists.LimitExceeded), func(e *alerting.Event) { e.Limit = "limits.dns_per_client" })
 		}, "", ""},

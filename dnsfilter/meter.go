@@ -196,7 +196,7 @@ func (m *Meter) measure(q *Carried, now time.Time, what int) (Tally, bool) {
 		if what != looking {
 			d.count(q, hash, m.names, known)
 		}
-		if t := d.tally(); worst.Domain == "" || worst.Over == "" && t.Over != "" {
+		if t := d.tally(what == looking); worst.Domain == "" || worst.Over == "" && t.Over != "" {
 			worst = t
 		}
 	}

@@ -103,7 +103,7 @@ func (d *meterDomain) admits(q *Carried, hash uint64, known bool, now time.Time)
 	if limit == "" {
 		return Tally{}, true
 	}
-	refused := d.tally()
+	refused := d.tally(false)
 	if refused.Over = limit; !seen && !known {
 		return refused, false
 	}
@@ -254,8 +254,8 @@ type Tally struct {
 	IDs []string // of the first questions for new names, at most 9; not shared
 }
 
-// tally is the Tally of now.
-func (d *meterDomain) tally() Tally {
+// tally is the Tally of now, in full if a limit is reached or all is true.
+func (d *meterDomain) tally(all bool) Tally {
 	limit, _ := d.over(0)
 	t := Tally{
 		Domain: d.name, Over: limit, Crossed: d.crossed, New: d.isNew, Questions: int(d.questions), Carriers: int(d.carriers),
@@ -270,7 +270,7 @@ func (d *meterDomain) tally() Tally {
 		dayBits += int64(n)
 	}
 	t.Bytes, t.DayBytes = (windowBits+7)/8, (dayBits+7)/8
-	if limit == "" {
+	if limit == "" && !all {
 		return t
 	}
 	t.IDs = append(t.IDs, d.ids...)
