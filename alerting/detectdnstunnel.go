@@ -52,6 +52,9 @@ func (d *dnsTunnel) observe(e *Event, now time.Time) []finding {
 	if (t.Over == "" || !t.New && !t.Crossed) && (t.Domain == "" || toolOf(q.Name) == "") {
 		return nil
 	}
+	if t.Over == "" {
+		t = d.meter.Look(q, now)
+	}
 	return []finding{d.found(e, &t)}
 }
 

@@ -222,13 +222,13 @@ func TestIodineIsStopped(t *testing.T) {
 	_, err := os.Stat("/dev/net/tun")
 	need(t, err == nil, "/dev/net/tun")
 	w := newTunnelWorld(t, "")
-	iodine := func(domain string) *lockedBuffer {
-		return w.job.serve("iodine", "-f", "-r", "-P", "secret", "-d", "dns0", tunnelGate, domain)
+	iodine := func(device, domain string) *lockedBuffer { // which holds its device until it gives up
+		return w.job.serve("iodine", "-f", "-r", "-P", "secret", "-d", device, tunnelGate, domain)
 	}
-	w.checkSilence(func(domain string) { iodine(domain) })
+	w.checkSilence(func(domain string) { iodine("dns0", domain) })
 	served := w.attacker.serve("iodined", "-f", "-c", "-P", "secret", "-l", "127.0.0.1", "-p", "5353", "10.99.0.1/24", "tunnel.example")
 	eventually(t, "iodined", func() bool { return strings.Contains(served.String(), "Listening to dns") }, served.String)
-	said := iodine("tunnel.example")
+	said := iodine("dns1", "tunnel.example")
 	stop := make(chan struct{})
 	var sending sync.WaitGroup
 	sending.Go(func() { w.sendThrough(stop, "10.99.0.1:9") })
