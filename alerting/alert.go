@@ -22,13 +22,14 @@ const (
 	AlertRebinding        = "rebinding"
 	AlertFirstSeen        = "first-seen"
 	AlertLookalike        = "lookalike"
+	AlertResolvedUnused   = "resolved-unused"
 	AlertPolicy           = "policy"
 )
 
 // alertKinds are the alerts above, in the order of docs/alerts.md.
 var alertKinds = []string{
 	AlertDeniedEgress, AlertDirectIP, AlertDeniedThenDirect, AlertSNIMismatch, AlertAddressMismatch, AlertMetadataAccess,
-	AlertScan, AlertDNSTunnel, AlertForeignResolver, AlertRebinding, AlertFirstSeen, AlertLookalike, AlertPolicy,
+	AlertScan, AlertDNSTunnel, AlertForeignResolver, AlertRebinding, AlertFirstSeen, AlertLookalike, AlertResolvedUnused, AlertPolicy,
 }
 
 // A Severity orders alerts. The zero Severity is info.

@@ -272,6 +272,11 @@ func (c *correlator) tellLog(now time.Time, all bool) time.Duration {
 // expire forgets what is old. The caller holds mu.
 func (c *correlator) expire(now time.Time) {
 	for _, d := range c.detectors {
+		if w, waits := d.(waiter); waits {
+			for _, f := range w.due(now) {
+				c.count(&f, now)
+			}
+		}
 		d.expire(now)
 	}
 	c.refused.expire(now)

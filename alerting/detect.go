@@ -18,6 +18,12 @@ type detector interface {
 	expire(now time.Time)
 }
 
+// A waiter is a detector that finds something when nothing has happened for a
+// while. due is called now and then, at expireEvery.
+type waiter interface {
+	due(now time.Time) []finding
+}
+
 // A finding is one event, or two joined, that people should know of. Findings
 // with the same alert, pool and subject are one group.
 type finding struct {

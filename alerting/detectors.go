@@ -18,6 +18,7 @@ func (c *correlator) newDetectors() []detector {
 		newDNSTunnel(c),
 		foreignResolver{},
 		newLookalike(config),
+		newResolvedUnused(config),
 		policyTrouble{},
 		&firstSeen{c.baseline, &c.suspects},
 	}

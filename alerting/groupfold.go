@@ -28,7 +28,8 @@ var perDestination = map[string]string{
 // first finding on, and count them as a folded group does. The words say what
 // became of the destinations.
 var gathers = map[string]string{
-	AlertScan: "destinations that are not allowed were tried, as a scan does, by",
+	AlertScan:           "destinations that are not allowed were tried, as a scan does, by",
+	AlertResolvedUnused: "names were asked for and never connected to by",
 }
 
 // The bounds of folded groups.

@@ -180,6 +180,7 @@ func thresholdKeys() []key {
 		row("dns_tunnel_day_bytes", sizeKind, "64KiB", "dns-tunnel: bytes that names and repeats carry in 24 hours", false),
 		row("upload_factor", countKind, "10", "upload-volume: times the pool's usual", true),
 		row("lookalike_min_letters", countKind, "5", "lookalike: letters of the shortest domain compared, digits aside", false),
+		row("resolved_unused_after", durationKind, "10m", "resolved-unused: time from the answer in which no connection used the name", false),
 		row("fold_groups", countKind, "5", "More open groups of one kind and client than this fold into one", false),
 		row("fold_listed", countKind, "10", "Destinations that a folded group lists", false),
 		row("first_digest", durationKind, "30s", "Time to the first digest of a group; later ones come every group_interval", false),
