@@ -79,6 +79,7 @@ func TestALookalikeIsAlmostAnAllowedDomain(t *testing.T) {
 		{"runner.gitlab.io", ""}, // no registry hands out gitlab.io
 		{"other.github.io", ""},
 		{"runner.github.com", ""},
+		{"paypal.gitlab.io", ""},
 		{"unrelated.example", ""},
 		{"com", ""},
 		{"localhost", ""},

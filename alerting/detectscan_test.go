@@ -184,12 +184,14 @@ func TestAScanAfterARefusedNameIsBoth(t *testing.T) {
 
 // TestScanClientsAreBounded fills the room with clients that come back.
 func TestScanClientsAreBounded(t *testing.T) {
-	held := alerting.ScanRoomUsed(100000)
-	if held.Most > held.Room || held.Used != held.Counted {
-		t.Errorf("at most %d of %d were held; %d at the end, of which %d are counted", held.Most, held.Room, held.Counted, held.Used)
-	}
-	if held.Expired != 0 {
-		t.Errorf("%d are held when all is old", held.Expired)
+	for _, clients := range []int{4000, 33000} {
+		held := alerting.ScanRoomUsed(100000, clients)
+		if held.Most > held.Room || held.Used != held.Counted {
+			t.Errorf("%d clients: at most %d of %d were held; %d at the end, of which %d are counted", clients, held.Most, held.Room, held.Counted, held.Used)
+		}
+		if held.Expired != 0 {
+			t.Errorf("%d clients: %d are held when all is old", clients, held.Expired)
+		}
 	}
 }
 
@@ -210,5 +212,23 @@ func TestACrowdDoesNotHideAScanner(t *testing.T) {
 		if scan := find(t, correlator, alerting.AlertScan); scan.DestinationCount != 60 || scan.Count != 41 {
 			t.Errorf("beside a crowd in pool %s the scan has %d destinations in %d findings", pool, scan.DestinationCount, scan.Count)
 		}
+	}
+}
+
+// TestALaterCrowdDoesNotHideAScanner lets more clients than there is room for
+// speak after a client's latest probe: once before its scan is seen, once after.
+func TestALaterCrowdDoesNotHideAScanner(t *testing.T) {
+	correlator := newCorrelator(t, alerting.CorrelatorSetup{Groups: 64})
+	for i := range 25 {
+		correlator.Take(redirected("203.0.113.9", uint16(1+i), after(time.Duration(i)*time.Second)))
+		if i != 14 && i != 23 {
+			continue
+		}
+		for n := range 40000 {
+			correlator.Take(redirected("203.0.113.9", 22, after(time.Duration(i)*time.Second+time.Millisecond), client(fmt.Sprintf("10.%d.%d.%d", 30+i, n>>8, n&255))))
+		}
+	}
+	if scan := find(t, correlator, alerting.AlertScan); scan.DestinationCount != 25 || scan.Count != 6 {
+		t.Errorf("the scan has %d destinations in %d findings", scan.DestinationCount, scan.Count)
 	}
 }

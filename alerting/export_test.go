@@ -117,15 +117,15 @@ func mustRegistrable(host string) likeDomain {
 // count at the end, Counted one by one, Expired when all was old.
 type ScanRoom struct{ Room, Most, Used, Counted, Expired int }
 
-// ScanRoomUsed shows scanClients n probes of a third as many clients.
-func ScanRoomUsed(n int) (r ScanRoom) {
+// ScanRoomUsed shows scanClients n probes of as many clients as said, in turn.
+func ScanRoomUsed(n, clients int) (r ScanRoom) {
 	s := newScanClients(20, time.Minute)
 	r.Room = s.room
 	now := time.Unix(0, 0)
 	for i := range n {
 		now = now.Add(time.Millisecond / 10)
-		client := netip.AddrFrom4([4]byte{10, byte(i % (n / 3) >> 16), byte(i % (n / 3) >> 8), byte(i % (n / 3))})
-		s.add(clientOf{"build", client}, probe{to: netip.AddrPortFrom(client, uint16(i/(n/3))), time: now})
+		client := netip.AddrFrom4([4]byte{10, byte(i % clients >> 16), byte(i % clients >> 8), byte(i % clients)})
+		s.add(clientOf{"build", client}, probe{to: netip.AddrPortFrom(client, uint16(i/clients)), time: now})
 		r.Most = max(r.Most, s.used)
 	}
 	for _, c := range s.clients {
