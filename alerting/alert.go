@@ -21,6 +21,7 @@ const (
 	AlertForeignResolver  = "foreign-resolver"
 	AlertRebinding        = "rebinding"
 	AlertFirstSeen        = "first-seen"
+	AlertUploadVolume     = "upload-volume"
 	AlertLookalike        = "lookalike"
 	AlertResolvedUnused   = "resolved-unused"
 	AlertPolicy           = "policy"
@@ -29,7 +30,8 @@ const (
 // alertKinds are the alerts above, in the order of docs/alerts.md.
 var alertKinds = []string{
 	AlertDeniedEgress, AlertDirectIP, AlertDeniedThenDirect, AlertSNIMismatch, AlertAddressMismatch, AlertMetadataAccess,
-	AlertScan, AlertDNSTunnel, AlertForeignResolver, AlertRebinding, AlertFirstSeen, AlertLookalike, AlertResolvedUnused, AlertPolicy,
+	AlertScan, AlertDNSTunnel, AlertForeignResolver, AlertRebinding, AlertFirstSeen, AlertUploadVolume, AlertLookalike,
+	AlertResolvedUnused, AlertPolicy,
 }
 
 // A Severity orders alerts. The zero Severity is info.

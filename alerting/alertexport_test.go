@@ -92,7 +92,7 @@ func (t Correlator) Entries(pool string) []BaselineEntry {
 func (t Correlator) Forget(pool, destination string) bool {
 	t.c.mu.Lock()
 	defer t.c.mu.Unlock()
-	return t.c.baseline.forget(pool, destination)
+	return t.c.baseline.remove(pool, destination, t.c.config.now())
 }
 func (t Correlator) RefusedClients() int { return len(t.c.refused.clients) }
 
@@ -129,3 +129,16 @@ const (
 	RenewEvery      = renewEvery
 	AlertmanagerEnd = alertmanagerEnd
 )
+
+// Keep keeps what is dirty in the store.
+func (t Correlator) Keep() { t.c.commit() }
+
+// UploadState is how many tunnels and sums uploadVolume remembers.
+func (t Correlator) UploadState() (tunnels, hours int) {
+	for _, d := range t.c.detectors {
+		if d, ok := d.(*uploadVolume); ok {
+			return len(d.tunnels), len(d.hours)
+		}
+	}
+	return 0, 0
+}

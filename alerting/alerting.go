@@ -47,6 +47,8 @@ type Alerting struct {
 	usual   *usualNames
 	// reader takes the events, in the order of their lines.
 	reader eventReader
+	// correlator is that reader, for who asks what it knows.
+	correlator *correlator
 
 	order sync.Mutex // makes the queue's order that of the lines
 
@@ -84,7 +86,7 @@ func New(config Config) (*Alerting, error) {
 	if err != nil {
 		return nil, err
 	}
-	a.reader, a.usual = reader, reader.usual
+	a.reader, a.correlator, a.usual = reader, reader, reader.usual
 	return a, nil
 }
 

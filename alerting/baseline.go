@@ -1,8 +1,6 @@
 package alerting
 
 import (
-	"encoding/json"
-	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -17,17 +15,29 @@ const (
 	baselineAge     = 90 * 24 * time.Hour // a destination unseen for this long is forgotten
 )
 
-// A BaselineEntry is one destination that a pool reached, and who taught it.
+// A BaselineEntry is one destination that a pool reached, and who taught it. As
+// JSON it is a record of the store, an answer of the control API, and a line of
+// alerts.baseline.file.
 type BaselineEntry struct {
 	Pool        string          `json:"pool"`
 	Destination string          `json:"destination"` // host:port
 	First       time.Time       `json:"first"`
 	Last        time.Time       `json:"last"`               // to the day
-	Visits      []string        `json:"visits"`             // jobs, or days where the job is not known, until it is in
+	Visits      []string        `json:"visits,omitempty"`   // jobs, or days where the job is not known, until it is in
 	By          string          `json:"by"`                 // the client that came first
 	Job         *allowlists.Job `json:"job,omitempty"`      // the job that came first
 	Entered     time.Time       `json:"entered,omitzero"`   // zero: it is not in the baseline yet
 	FromFile    bool            `json:"from_file,omitzero"` // alerts.baseline.file named it
+	// Removed is when somebody removed an entry that the file names: it stays, so
+	// that the file does not bring it back, and is as good as new until it enters
+	// again. Zero for any other.
+	Removed time.Time `json:"removed,omitzero"`
+	// Usual is the most that clients usually send there within an hour, in bytes.
+	Usual   int64    `json:"usual,omitzero"`
+	Lessons []lesson `json:"lessons,omitempty"` // that Usual comes from: a few
+	// Base is what Usual was at Grew, from when it may at most double in a day.
+	Base int64     `json:"base,omitzero"`
+	Grew time.Time `json:"grew,omitzero"`
 }
 
 // learning is how far a pool has come. It is done once learn is over or enough
@@ -45,6 +55,8 @@ type baseline struct {
 	learn   time.Duration
 	jobs    int
 	repeats int // distinct jobs or days before a destination enters
+	// trivial is a usual upload below which size does not matter, in bytes.
+	trivial int64
 	pools   map[string]*poolBaseline
 	dirty   map[string]bool // keys of entries that the store does not have
 }
@@ -56,9 +68,9 @@ type poolBaseline struct {
 	dirty    bool                      // learning is
 }
 
-func newBaseline(learn time.Duration, jobs, repeats int) *baseline {
+func newBaseline(learn time.Duration, jobs, repeats int, trivial int64) *baseline {
 	return &baseline{
-		learn: learn, jobs: jobs, repeats: max(1, repeats), pools: make(map[string]*poolBaseline), dirty: make(map[string]bool),
+		learn: learn, jobs: jobs, repeats: max(1, repeats), trivial: trivial, pools: make(map[string]*poolBaseline), dirty: make(map[string]bool),
 	}
 }
 
@@ -114,6 +126,9 @@ func (b *baseline) teach(p *poolBaseline, entry *BaselineEntry, e *Event, destin
 		entry = &BaselineEntry{Pool: e.Pool, Destination: destination, First: e.Time, By: e.Subject().Key().String(), Job: e.Job}
 		p.entries[destination] = entry
 	}
+	if len(entry.Visits) == 0 && !entry.Removed.IsZero() { // it begins anew
+		entry.First, entry.By, entry.Job = e.Time, e.Subject().Key().String(), e.Job
+	}
 	if now.Sub(entry.Last) >= 24*time.Hour {
 		entry.Last = now.UTC().Truncate(24 * time.Hour)
 		b.dirty[entryKey(e.Pool, destination)] = true
@@ -121,10 +136,10 @@ func (b *baseline) teach(p *poolBaseline, entry *BaselineEntry, e *Event, destin
 	if !entry.Entered.IsZero() {
 		return entry
 	}
-	if id := visitID(e); !slices.Contains(entry.Visits, id) {
-		entry.Visits = append(entry.Visits, id)
-		if len(entry.Visits) >= b.repeats {
-			entry.Entered = e.Time
+	if id := visitOf(e); !slices.ContainsFunc(entry.Visits, id.same) {
+		entry.Visits = append(entry.Visits, id.String())
+		if id.count(entry.Visits) >= b.repeats {
+			entry.Entered, entry.Removed = e.Time, time.Time{}
 		}
 		b.dirty[entryKey(e.Pool, destination)] = true
 	}
@@ -132,15 +147,16 @@ func (b *baseline) teach(p *poolBaseline, entry *BaselineEntry, e *Event, destin
 }
 
 // makeRoom forgets the tenth of a full pool's entries that matters least:
-// those that never entered, then those unseen for longest.
+// those that never entered, then those unseen for longest. What was removed on
+// purpose matters as much as what entered.
 func (b *baseline) makeRoom(p *poolBaseline) {
 	all := make([]*BaselineEntry, 0, len(p.entries))
 	for _, entry := range p.entries {
 		all = append(all, entry)
 	}
 	slices.SortFunc(all, func(x, y *BaselineEntry) int {
-		if x.Entered.IsZero() != y.Entered.IsZero() {
-			if x.Entered.IsZero() {
+		if x.matters() != y.matters() {
+			if y.matters() {
 				return -1
 			}
 			return 1
@@ -148,33 +164,53 @@ func (b *baseline) makeRoom(p *poolBaseline) {
 		return x.Last.Compare(y.Last)
 	})
 	for _, entry := range all[:len(all)/10+1] {
-		b.forget(entry.Pool, entry.Destination)
+		b.drop(entry.Pool, entry.Destination)
 	}
 }
+
+// matters reports whether the entry is in the baseline, or out of it on purpose.
+func (entry *BaselineEntry) matters() bool { return !entry.Entered.IsZero() || !entry.Removed.IsZero() }
 
 // expire forgets destinations that were not seen for baselineAge.
 func (b *baseline) expire(now time.Time) {
 	for pool, p := range b.pools {
 		for destination, entry := range p.entries {
 			if !entry.FromFile && now.Sub(entry.Last) > baselineAge {
-				b.forget(pool, destination)
+				b.drop(pool, destination)
 			}
 		}
 	}
 }
 
-// forget removes a destination, and reports whether it was there.
-func (b *baseline) forget(pool, destination string) bool {
+// drop forgets a destination.
+func (b *baseline) drop(pool, destination string) {
+	delete(b.pools[pool].entries, destination)
+	b.dirty[entryKey(pool, destination)] = true
+}
+
+// remove makes a destination as good as new, and reports whether it was there.
+// One that alerts.baseline.file names is remembered as removed.
+func (b *baseline) remove(pool, destination string, now time.Time) bool {
 	p := b.pools[pool]
 	if p == nil || p.entries[destination] == nil {
 		return false
 	}
-	delete(p.entries, destination)
-	b.dirty[entryKey(pool, destination)] = true
+	entry := p.entries[destination]
+	if !entry.isListed() {
+		return false
+	}
+	b.drop(pool, destination)
+	if entry.FromFile {
+		p.entries[destination] = &BaselineEntry{Pool: pool, Destination: destination, FromFile: true, Removed: now, First: now, Last: now}
+	}
 	return true
 }
 
-// list gives a pool's destinations, sorted, as copies.
+// isListed reports whether the entry is more than the memory of a removal.
+func (entry *BaselineEntry) isListed() bool { return entry.Removed.IsZero() || len(entry.Visits) > 0 }
+
+// list gives a pool's destinations, sorted, as copies: those in the baseline
+// and those on their way there.
 func (b *baseline) list(pool string) []BaselineEntry {
 	p := b.pools[pool]
 	if p == nil {
@@ -182,50 +218,12 @@ func (b *baseline) list(pool string) []BaselineEntry {
 	}
 	all := make([]BaselineEntry, 0, len(p.entries))
 	for _, entry := range p.entries {
-		all = append(all, *entry)
+		if entry.isListed() {
+			clone := *entry
+			clone.Visits, clone.Lessons = slices.Clone(entry.Visits), slices.Clone(entry.Lessons)
+			all = append(all, clone)
+		}
 	}
 	slices.SortFunc(all, func(x, y BaselineEntry) int { return strings.Compare(x.Destination, y.Destination) })
 	return all
-}
-
-// read adds the entries of alerts.baseline.file: one JSON object a line, of
-// which pool and destination count. A pool that the file names has learnt.
-func (b *baseline) read(data []byte, now time.Time) error {
-	for i, line := range strings.Split(string(data), "\n") {
-		if strings.TrimSpace(line) == "" {
-			continue
-		}
-		var entry BaselineEntry
-		if err := json.Unmarshal([]byte(line), &entry); err != nil || entry.Pool == "" || entry.Destination == "" {
-			return fmt.Errorf(`line %d is no entry; one is {"pool":"build","destination":"registry.corp.example:443"}`, i+1)
-		}
-		p := b.pool(entry.Pool, now)
-		if !p.learning.Done {
-			p.learning.Done, p.dirty = true, true
-		}
-		if known := p.entries[entry.Destination]; known != nil && !known.Entered.IsZero() || len(p.entries) >= baselineEntries {
-			continue
-		}
-		p.entries[entry.Destination] = &BaselineEntry{
-			Pool: entry.Pool, Destination: entry.Destination, First: now, Last: now, Entered: now, By: "alerts.baseline.file", FromFile: true,
-		}
-	}
-	return nil
-}
-
-// jobID names the job behind an event; "" if it is not known.
-func jobID(e *Event) string {
-	if e.Job == nil || e.Job.RunID == "" && e.Job.Job == "" {
-		return ""
-	}
-	id, _ := cut(strings.Join([]string{e.Job.Repo, e.Job.RunID, e.Job.Job}, "/"), 256)
-	return id
-}
-
-// visitID names the job behind an event, or its day where the job is unknown.
-func visitID(e *Event) string {
-	if id := jobID(e); id != "" {
-		return id
-	}
-	return e.Time.UTC().Format(time.DateOnly)
 }

@@ -206,3 +206,164 @@ func TestABaselineFileIsWhatAPoolHasLearnt(t *testing.T) {
 		t.Errorf("a bad file gives %v", err)
 	}
 }
+
+// TestWhoTeachesTheBaseline: distinct jobs or days do, and nothing that only
+// looks like two of them.
+func TestWhoTeachesTheBaseline(t *testing.T) {
+	nearMidnight := 11*time.Hour + 55*time.Minute // noon is the clock of the events
+	type events = []alerting.Event
+	for _, c := range []struct {
+		who     string
+		events  events
+		entered bool
+	}{
+		{"one client on two days", events{reached("a.example"), reached("a.example", after(day))}, true},
+		{"one client over midnight", events{reached("a.example", after(nearMidnight)), reached("a.example", after(nearMidnight+10*time.Minute))}, false},
+		{"many clients on one day", events{reached("a.example"), reached("a.example", client("10.20.0.8")), reached("a.example", client("10.20.0.9"))}, false},
+		{"one job on two days", events{reached("a.example", job("1")), reached("a.example", job("1"), after(2*day))}, false},
+		{"two jobs", events{reached("a.example", job("1")), reached("a.example", job("2"))}, true},
+		{"one job, known and not", events{reached("a.example"), reached("a.example", job("1"))}, false},
+		{"a suspect on two days", events{connect("203.0.113.9", 443), reached("a.example"), reached("a.example", after(day))}, false},
+		{"a suspect and another", events{reached("a.example"), connect("203.0.113.9", 443), reached("a.example", after(day))}, false},
+		{"a suspect of another pool", events{connect("203.0.113.9", 443, inPool("deploy")), reached("a.example"), reached("a.example", after(day))}, true},
+	} {
+		t.Run(c.who, func(t *testing.T) {
+			correlator := newCorrelator(t, learning(7*day, 50))
+			for _, e := range c.events {
+				correlator.Take(e)
+			}
+			entered := false
+			for _, entry := range correlator.Entries("build") {
+				entered = entered || !entry.Entered.IsZero()
+			}
+			if entered != c.entered {
+				t.Errorf("entered: %v, want %v", entered, c.entered)
+			}
+		})
+	}
+}
+
+// TestAPoisonedBaselineHidesNothingElse: with the attacker's host, address and
+// names in the baseline, every alert but first-seen is raised all the same.
+func TestAPoisonedBaselineHidesNothingElse(t *testing.T) {
+	poisoned := func(t *testing.T) alerting.Correlator {
+		c := newCorrelator(t, learning(7*day, 50))
+		for d := range 9 {
+			for _, host := range []string{"evil.example", "t.wild.example"} {
+				c.Take(reached(host, after(time.Duration(d)*day)))
+			}
+			for _, ip := range []string{"203.0.113.9", "169.254.169.254"} {
+				c.Take(reached(ip, after(time.Duration(d)*day)))
+			}
+		}
+		for _, entry := range c.Entries("build") {
+			if entry.Entered.IsZero() {
+				t.Fatalf("%s is not in the baseline", entry.Destination)
+			}
+		}
+		return c
+	}
+	for alert, events := range map[string][]alerting.Event{
+		alerting.AlertDeniedEgress:   {connect("evil.example", 443, after(9*day))},
+		alerting.AlertDirectIP:       {connect("203.0.113.9", 443, after(9*day))},
+		alerting.AlertMetadataAccess: {connect("169.254.169.254", 443, after(9*day), reason(allowlists.SpecialAddress))},
+		alerting.AlertUploadVolume:   {reached("evil.example", bytesSent(11*mb), after(9*day))},
+	} {
+		t.Run(alert, func(t *testing.T) {
+			c := poisoned(t)
+			for _, e := range events {
+				c.Take(e)
+			}
+			find(t, c, alert)
+		})
+	}
+}
+
+// TestAFileThatWasExported brings usual, first and by along, and is not asked
+// again for what was removed.
+func TestAFileThatWasExported(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "baseline.jsonl")
+	lines := `{"pool":"build","destination":"a.example:443","first":"2025-01-02T03:04:05Z","by":"10.9.9.9","usual":7000000}` + "\n" +
+		`{"pool":"build","destination":"b.example:443"}` + "\n"
+	if err := os.WriteFile(path, []byte(lines), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	setup := learning(7*day, 50)
+	setup.Store, setup.Alerts.Baseline.File = &alerting.MemoryStore{}, path
+	one := newCorrelator(t, setup)
+	one.Take(reached("a.example", bytesSent(69*mb)))
+	if got := summarise(one.Alerts()); got != "" {
+		t.Errorf("alerts are %q", got)
+	}
+	if e := one.Entries("build")[0]; e.By != "10.9.9.9" || e.First.Year() != 2025 || e.Usual != 7*mb || !e.FromFile {
+		t.Errorf("the entry is %+v", e)
+	}
+	if !one.Forget("build", "b.example:443") || one.Forget("build", "b.example:443") {
+		t.Error("removing works once")
+	}
+	one.Keep()
+	two := newCorrelator(t, setup)
+	if entries := two.Entries("build"); len(entries) != 1 {
+		t.Errorf("after a restart there are %+v", entries)
+	}
+	two.Take(reached("b.example"))
+	if got := summarise(two.Alerts()); got != "first-seen:medium:1" {
+		t.Errorf("of what was removed: %q", got)
+	}
+	two.Take(reached("b.example", after(day)))
+	if entries := two.Entries("build"); len(entries) != 2 || entries[1].Entered.IsZero() || entries[1].By != "10.20.0.7" {
+		t.Errorf("what was removed does not enter again: %+v", entries)
+	}
+
+	if err := os.WriteFile(path, []byte(`{"pool":"build","destination":"a.example:443"}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	newCorrelator(t, setup).Keep() // the file names b.example no more
+	if err := os.WriteFile(path, []byte(lines), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if entries := newCorrelator(t, setup).Entries("build"); len(entries) != 2 {
+		t.Errorf("a file that names it again is not believed: %+v", entries)
+	}
+}
+
+// TestAFileIsEnoughForABaseline: without a store there is one all the same.
+func TestAFileIsEnoughForABaseline(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "baseline.jsonl")
+	if err := os.WriteFile(path, []byte(`{"pool":"build","destination":"a.example:443"}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	setup := learning(7*day, 50)
+	setup.Alerts.Baseline.File = path
+	c, err := alerting.NewCorrelator(setup)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Take(reached("a.example"))
+	c.Take(reached("b.example"))
+	if got := summarise(c.Alerts()); got != "first-seen:medium:1" {
+		t.Errorf("alerts are %q", got)
+	}
+}
+
+// TestARemovalOutlivesAFlood of new destinations, which fill the baseline.
+func TestARemovalOutlivesAFlood(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "baseline.jsonl")
+	if err := os.WriteFile(path, []byte(`{"pool":"build","destination":"a.example:443"}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	setup := learning(7*day, 50)
+	setup.Store, setup.Alerts.Baseline.File = &alerting.MemoryStore{}, path
+	c := newCorrelator(t, setup)
+	c.Forget("build", "a.example:443")
+	for i := range alerting.BaselineEntries * 11 / 10 {
+		c.Take(reached(fmt.Sprintf("h%d.example", i), after(day)))
+	}
+	c.Keep()
+	for _, entry := range newCorrelator(t, setup).Entries("build") {
+		if entry.Destination == "a.example:443" {
+			t.Errorf("the file has brought it back: %+v", entry)
+		}
+	}
+}

@@ -75,7 +75,7 @@ type correlator struct {
 	groups    *groups
 	detectors []detector
 	refused   *refusedNames
-	baseline  *baseline   // nil without a store
+	baseline  *baseline   // nil without a store and a file to begin with
 	usual     *usualNames // of baseline; needs no lock
 	turns     map[string]*turn
 	position  Position
@@ -126,8 +126,8 @@ func newCorrelator(config correlatorConfig) (*correlator, error) {
 	for _, w := range c.wants {
 		c.turns[w.name] = &turn{kinds: make(map[string]string)}
 	}
-	if c.durable {
-		c.baseline = newBaseline(config.alerts.Baseline.Learn, config.alerts.Baseline.Jobs, config.number("first_seen_repeats", 2))
+	if c.durable || config.alerts.Baseline.File != "" {
+		c.baseline = newBaseline(config.alerts.Baseline.Learn, config.alerts.Baseline.Jobs, config.number("first_seen_repeats", 2), config.trivialUpload())
 	}
 	c.detectors = c.newDetectors()
 	c.metrics = newAlertMetrics(config.registerer)

@@ -115,7 +115,11 @@ func (c *correlator) loadEntry(_ string, value []byte) error {
 // loadBaselineFile reads alerts.baseline.file.
 func (c *correlator) loadBaselineFile() error {
 	path := c.config.alerts.Baseline.File
-	if path == "" || c.baseline == nil {
+	switch {
+	case c.baseline == nil:
+		return nil
+	case path == "":
+		c.baseline.unname(nil)
 		return nil
 	}
 	data, err := os.ReadFile(path)

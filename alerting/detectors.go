@@ -21,5 +21,6 @@ func (c *correlator) newDetectors() []detector {
 		newResolvedUnused(config),
 		policyTrouble{},
 		&firstSeen{c.baseline, &c.suspects},
+		newUploadVolume(config, c.baseline, &c.suspects),
 	}
 }

@@ -22,6 +22,7 @@ var perDestination = map[string]string{
 	AlertRebinding:       "allowed names were answered with special addresses to",
 	AlertLookalike:       "domains that look like allowed ones were asked for by",
 	AlertFirstSeen:       "allowed but new destinations were reached by",
+	AlertUploadVolume:    "hosts were sent more than usual or allowed by",
 }
 
 // gathers are the alerts whose groups stand for many destinations from their

@@ -71,7 +71,6 @@ alerts:
   thresholds: {upload_factor: 3, fold_groups: 7}
 `
 	want := []string{
-		"alerts.thresholds.upload_factor",
 	}
 	got := mustLoad(t, text).Notices
 	if len(got) != len(want) {

@@ -118,7 +118,8 @@ func writeText(w http.ResponseWriter, status int, text string) {
 	_, _ = w.Write([]byte(text))
 }
 
-// controlHandler serves the API. Over TCP every request shows the token.
+// controlHandler serves the API. It only tells, but for removals from the
+// baseline. Over TCP every request shows the token.
 func controlHandler(d *daemon, token string, withPprof bool) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /api/v1/status", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, d.status()) })
@@ -130,6 +131,8 @@ func controlHandler(d *daemon, token string, withPprof bool) http.Handler {
 		}
 		writeJSON(w, events)
 	})
+	mux.HandleFunc("GET /api/v1/baseline", func(w http.ResponseWriter, r *http.Request) { d.showBaseline(w, r.URL.Query()) })
+	mux.HandleFunc("DELETE /api/v1/baseline", func(w http.ResponseWriter, r *http.Request) { d.removeBaseline(w, r.URL.Query()) })
 	if withPprof {
 		mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 		mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)

@@ -24,10 +24,20 @@ type controlClient struct {
 // errNotFound is the answer that the daemon has no such thing.
 var errNotFound = errors.New("the daemon has no such thing")
 
-// get asks for a path and decodes the JSON answer. The error is errNotFound, or
-// says in its own words who was asked and what is wrong.
+// get asks for a path and decodes the JSON answer. The error is that of do.
 func (c controlClient) get(path string, into any) error {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	return c.do(http.MethodGet, path, func(body io.Reader) error {
+		return json.NewDecoder(io.LimitReader(body, maxEventLine)).Decode(into)
+	})
+}
+
+// controlTimeout bounds one question to the daemon, its answer included.
+const controlTimeout = 30 * time.Second
+
+// do asks for a path and has read take the answer. The error is errNotFound, or
+// says in its own words who was asked and what is wrong.
+func (c controlClient) do(method, path string, read func(io.Reader) error) error {
+	ctx, cancel := context.WithTimeout(context.Background(), controlTimeout)
 	defer cancel()
 	network, address := "tcp", c.address
 	if socket, ok := strings.CutPrefix(c.address, "unix:"); ok {
@@ -39,7 +49,7 @@ func (c controlClient) get(path string, into any) error {
 			return (&net.Dialer{}).DialContext(ctx, network, address)
 		},
 	}}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://localhost"+path, nil)
+	req, err := http.NewRequestWithContext(ctx, method, "http://localhost"+path, nil)
 	if err != nil {
 		return err
 	}
@@ -60,15 +70,16 @@ func (c controlClient) get(path string, into any) error {
 	}
 	defer resp.Body.Close()
 	switch resp.StatusCode {
-	case http.StatusOK:
+	case http.StatusOK, http.StatusNoContent:
 	case http.StatusNotFound:
 		return errNotFound
 	case http.StatusUnauthorized:
 		return fmt.Errorf("the daemon at %s wants the token of its admin.token_file; name its configuration by -c instead of --control", c.address)
 	default:
-		return fmt.Errorf("asking the daemon at %s: %s", c.address, resp.Status)
+		text, _ := io.ReadAll(io.LimitReader(resp.Body, 1000))
+		return fmt.Errorf("asking the daemon at %s: %s: %s", c.address, resp.Status, printable(strings.TrimSpace(string(text))))
 	}
-	if err := json.NewDecoder(io.LimitReader(resp.Body, maxEventLine)).Decode(into); err != nil {
+	if err := read(resp.Body); err != nil {
 		return fmt.Errorf("reading the daemon's answer: %w", err)
 	}
 	return nil
