@@ -70,8 +70,7 @@ pools:
 alerts:
   thresholds: {upload_factor: 3, fold_groups: 7}
 `
-	want := []string{
-	}
+	want := []string{}
 	got := mustLoad(t, text).Notices
 	if len(got) != len(want) {
 		t.Errorf("%d notices, want %d: %q", len(got), len(want), got)
