@@ -69,8 +69,9 @@ pools:
     allow: [{host: a.test, upload_limit: 1MB}]
 alerts:
   thresholds: {upload_factor: 3, fold_groups: 7}
+  slack: {webhook_url: "https://hooks.slack.example/x", daily: "09:00"}
 `
-	want := []string{}
+	want := []string{"alerts.slack.daily"}
 	got := mustLoad(t, text).Notices
 	if len(got) != len(want) {
 		t.Errorf("%d notices, want %d: %q", len(got), len(want), got)

@@ -174,7 +174,7 @@ func (w *tunnelWorld) check(most int, domain string) {
 	if alert.text("host") != domain || alert.text("severity") != "high" {
 		w.t.Errorf("the alert is %v", alert)
 	}
-	time.Sleep(3 * time.Second) // the tool goes on trying meanwhile
+	<-time.After(3 * time.Second) // the tool goes on trying meanwhile
 	laterNames, laterBytes := w.heard.leaked()
 	w.t.Logf("leaked before the refusal: %d names, %d bytes; 3 s later %d names, %d bytes\n%s", names, bytes, laterNames, laterBytes, alert.text("summary"))
 	if laterBytes > most {
@@ -311,7 +311,7 @@ func TestDNS2TCPIsStopped(t *testing.T) {
 		alert := w.daemon.wait("the alert for "+domain, func(e event) bool { return isTunnelAlert(e) && e.text("host") == domain })
 		t.Log(alert.text("summary"))
 	}
-	time.Sleep(3 * time.Second) // it goes on trying meanwhile
+	<-time.After(3 * time.Second) // it goes on trying meanwhile
 	if names, bytes := w.heard.leaked(); names != 0 {
 		t.Errorf("%d names and %d bytes reached the attacker", names, bytes)
 	}
