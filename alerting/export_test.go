@@ -168,3 +168,10 @@ func (a *Alerting) Totals(sink string) (found map[string]int, untold int) {
 	}
 	return found, untold
 }
+
+// LineForTest is the line of an event.
+func LineForTest(e *Event) []byte {
+	w := encoders.Get().(*encoder)
+	defer encoders.Put(w)
+	return slices.Clone(w.encode(e))
+}
