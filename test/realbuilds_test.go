@@ -1,0 +1,144 @@
+package test
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestRealBuildsAreSilent lets a job fetch the modules of this very project, and
+// a package index with twenty packages, under the list that it needs: no alert
+// above info comes of it.
+func TestRealBuildsAreSilent(t *testing.T) {
+	t.Parallel()
+	needProgram(t, "go", "apt-get", "dpkg-deb")
+	j := newJobSpace(t)
+	goproxy, goHost := moduleSource(t)
+	rules, suites := packageSources(t)
+	d := j.startAt("  build:\n    sources: ["+j.client+"/32]\n    allow:\n"+goHost.rule("443")+rules, "system")
+
+	if modules := j.fetchModules(goproxy); modules < 50 {
+		t.Errorf("only %d modules came", modules)
+	}
+	if packages := j.fetchPackages(suites); packages < 20 {
+		t.Errorf("only %d packages came", packages)
+	}
+	d.wait("the tunnel's close with its bytes", func(e event) bool {
+		return e.text("phase") == "close" && e.text("host") == goHost.name && e.number("received") > 1_000_000
+	})
+	d.wait("packages by HTTP", func(e event) bool {
+		return e.text("via") == "http" && e.text("phase") == "close" && e.number("received") > 100_000
+	})
+	// A refusal of ours comes last: what was raised before it is in the log by
+	// the time of its alert.
+	if out, err := j.run(nil, "curl", "-sS", "https://last.example/"); err == nil {
+		t.Errorf("the last request was not refused: %s", out)
+	}
+	d.wait("the alert that ends the wait", func(e event) bool { return e.text("alert") != "" && e.text("host") == "last.example" })
+	<-time.After(time.Second) // medium alerts gather for half a second
+	for _, e := range d.events() {
+		if e.text("alert") != "" && e.text("severity") != "info" && e.text("host") != "last.example" {
+			t.Errorf("a build is no cause for %v", e)
+		}
+	}
+}
+
+// moduleSource is where go fetches modules, and its host.
+func moduleSource(t *testing.T) (goproxy string, host realHost) {
+	t.Helper()
+	out, err := exec.Command("go", "env", "GOPROXY").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	goproxy = strings.FieldsFunc(strings.TrimSpace(string(out)), func(r rune) bool { return r == ',' || r == '|' })[0]
+	return goproxy, newRealHost(t, goproxy)
+}
+
+// packageSources are the rules for the hosts of apt's sources, and those
+// sources as lines.
+func packageSources(t *testing.T) (rules, lines string) {
+	t.Helper()
+	uris, err := exec.Command("apt-get", "indextargets", "--format", "$(SITE)").Output()
+	need(t, err == nil && len(uris) > 0, "apt sources")
+	seen := map[string]bool{}
+	for _, site := range strings.Fields(string(uris)) {
+		if !strings.HasPrefix(site, "http://") || seen[site] {
+			continue
+		}
+		seen[site] = true
+		host := newRealHost(t, site)
+		rules, lines = rules+host.rule("80"), lines+aptSuite(t, site)
+	}
+	need(t, rules != "", "an apt source over http")
+	return rules, lines
+}
+
+// fetchModules downloads every module of this project into a fresh cache, and
+// says how many came.
+func (j *jobSpace) fetchModules(goproxy string) int {
+	j.t.Helper()
+	dir, cache := j.t.TempDir(), j.t.TempDir()
+	for _, name := range []string{"go.mod", "go.sum"} {
+		data, err := os.ReadFile(filepath.Join("..", name))
+		if err == nil {
+			err = os.WriteFile(filepath.Join(dir, name), data, 0o644)
+		}
+		if err != nil {
+			j.t.Fatal(err)
+		}
+	}
+	env := []string{"GOPROXY=" + goproxy, "GOMODCACHE=" + cache, "GOFLAGS=-modcacherw", "GONOSUMDB=*", "GOTOOLCHAIN=local"}
+	if caFile := os.Getenv("SSL_CERT_FILE"); caFile != "" {
+		env = append(env, "SSL_CERT_FILE="+caFile)
+	}
+	if out, err := j.run(env, "sh", "-c", "cd "+dir+" && exec go mod download"); err != nil {
+		j.t.Fatalf("%v\n%s", err, out)
+	}
+	zips := 0
+	_ = filepath.WalkDir(filepath.Join(cache, "cache/download"), func(path string, _ os.DirEntry, _ error) error {
+		if strings.HasSuffix(path, ".zip") {
+			zips++
+		}
+		return nil
+	})
+	return zips
+}
+
+// smallPackages are packages that are small and need little.
+var smallPackages = strings.Fields(`hello tree sl cowsay figlet toilet bc dc time moreutils pv rename jq ncal lsb-release
+	bsdextrautils dos2unix unzip zip whois xxd`)
+
+// fetchPackages updates the index and downloads packages, as install does, and
+// unpacks each; it says how many came.
+func (j *jobSpace) fetchPackages(suites string) int {
+	j.t.Helper()
+	dir := j.t.TempDir()
+	for _, sub := range []string{"state/lists/partial", "cache/archives/partial", "root"} {
+		if err := os.MkdirAll(filepath.Join(dir, sub), 0o755); err != nil {
+			j.t.Fatal(err)
+		}
+	}
+	list := filepath.Join(dir, "sources.list")
+	if err := os.WriteFile(list, []byte(suites), 0o644); err != nil {
+		j.t.Fatal(err)
+	}
+	apt := []string{
+		"apt-get", "-o", "APT::Sandbox::User=root", "-o", "Dir::State=" + dir + "/state", "-o", "Dir::State::status=/var/lib/dpkg/status",
+		"-o", "Dir::Cache=" + dir + "/cache", "-o", "Dir::Etc::SourceList=" + list, "-o", "Dir::Etc::SourceParts=/nonexistent",
+	}
+	for _, args := range [][]string{{"update"}, append([]string{"install", "-y", "--download-only", "--reinstall", "--no-install-recommends"}, smallPackages...)} {
+		if out, err := j.run(nil, append(apt[:len(apt):len(apt)], args...)...); err != nil {
+			j.t.Fatalf("%v\n%s", err, out)
+		}
+	}
+	debs, _ := filepath.Glob(filepath.Join(dir, "cache/archives/*.deb"))
+	for _, deb := range debs {
+		if out, err := exec.Command("dpkg-deb", "-x", deb, filepath.Join(dir, "root")).CombinedOutput(); err != nil {
+			j.t.Errorf("%s: %v\n%s", deb, err, out)
+		}
+	}
+	return len(debs)
+}
