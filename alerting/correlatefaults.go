@@ -3,7 +3,8 @@ package alerting
 import "fmt"
 
 // tellStoreFaults says what the store found wrong with itself: in our messages,
-// the event log, the metrics and, through the event, as an alert.
+// the event log, the metrics and, through the event, as an alert. Nobody else
+// may use the store meanwhile.
 func (c *correlator) tellStoreFaults() {
 	store, ok := c.store.(interface{ faults() []storeFault })
 	if !ok {

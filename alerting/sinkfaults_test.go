@@ -1,15 +1,19 @@
 package alerting_test
 
 import (
+	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"sallyport/alerting"
 )
@@ -84,12 +88,7 @@ func TestAReceiverThatBreaksOffGetsAMessageTwiceAtMost(t *testing.T) {
 // TestARefusedConnectionNeedsNoProbe has nobody listen at first.
 func TestARefusedConnectionNeedsNoProbe(t *testing.T) {
 	t.Parallel()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := l.Addr().String()
-	l.Close()
+	address, listen := shutPort(t)
 	alerts := toWebhook()
 	alerts.Webhook.URL = "http://" + address
 	failed := make(chan struct{}, 8)
@@ -97,11 +96,9 @@ func TestARefusedConnectionNeedsNoProbe(t *testing.T) {
 	defer r.stop()
 	r.Take(now(connect("203.0.113.9", 443)))
 	<-failed
-	if l, err = net.Listen("tcp", address); err != nil {
-		t.Skip("somebody took the port meanwhile")
-	}
 	c := &cutter{}
 	server := &http.Server{Handler: c}
+	l := listen()
 	go func() { _ = server.Serve(l) }()
 	defer server.Close()
 	<-failed // recovered
@@ -155,5 +152,34 @@ func TestTenMinutesDownLoseNothing(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// shutPort binds a loopback port that refuses connections, which nobody else can
+// take meanwhile, until listen is called.
+func shutPort(t *testing.T) (address string, listen func() net.Listener) {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := os.NewFile(uintptr(fd), "shut port")
+	t.Cleanup(func() { file.Close() })
+	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		t.Fatal(err)
+	}
+	bound, err := unix.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf("127.0.0.1:%d", bound.(*unix.SockaddrInet4).Port), func() net.Listener {
+		if err := unix.Listen(fd, 16); err != nil {
+			t.Fatal(err)
+		}
+		l, err := net.FileListener(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return l
 	}
 }

@@ -45,9 +45,12 @@ type nameVerdict struct {
 	Answer  string `json:"answer,omitempty"` // to a refused one: NXDOMAIN or REFUSED
 }
 
+// explainFlags say what is asked, of whom.
+type explainFlags struct{ config, pool, client, format, events, control string }
+
 // newExplain tells what would become of a connection, and why.
 func newExplain() *cobra.Command {
-	var config, pool, client, format, events, control string
+	var asked explainFlags
 	cmd := &cobra.Command{
 		Use:   "explain [HOST[:PORT] | ID]",
 		Short: "Say what becomes of a destination, by which rule, and what would allow it",
@@ -65,49 +68,52 @@ the connection is allowed, 3 if it is refused.`,
 			}
 			return nil
 		},
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if format != "text" && format != "json" {
-				return unknownFormat(format)
-			}
-			id := allowlists.IsID(args[0]) && pool == "" && client == ""
-			switch asked := events != "" || control != ""; {
-			case id && asked:
-				return explainEvent(cmd.OutOrStdout(), args[0], format, eventSource{events: events, control: control})
-			case asked:
-				return &exitError{exitUsage, fmt.Errorf("--events and --control look an id up, such as k3v9x2m4p7qa, without --pool and --client; %q is no id", args[0])}
-			}
-			file, _, err := loadConfig(config, cmd.ErrOrStderr())
-			if err != nil {
-				return err
-			}
-			if id && file.Settings.Listen.Control != "" {
-				source := eventSource{control: file.Settings.Listen.Control, tokenFile: file.Settings.Admin.TokenFile}
-				return explainEvent(cmd.OutOrStdout(), args[0], format, source)
-			}
-			if id {
-				return &exitError{exitUsage, fmt.Errorf("%s has the form of an id, and the configuration names no listen.control to ask; add --events FILE (a log) or --control unix:/path (the daemon), or, if it is a host, its port: %[1]s:443", args[0])}
-			}
-			e, err := explain(file, pool, client, args[0])
-			if err != nil {
-				return &exitError{exitUsage, err}
-			}
-			if err := e.print(cmd.OutOrStdout(), format); err != nil {
-				return &exitError{exitFailed, err}
-			}
-			if e.exitCode != 0 {
-				return &exitError{e.exitCode, nil}
-			}
-			return nil
-		},
+		RunE: func(cmd *cobra.Command, args []string) error { return asked.run(cmd, args[0]) },
 	}
 	flags := cmd.Flags()
-	flags.StringVarP(&config, "config", "c", "", "configuration: a file, or a directory whose *.yaml are merged")
-	flags.StringVar(&pool, "pool", "", "the pool that asks")
-	flags.StringVar(&client, "client", "", "the client address that asks, instead of --pool")
-	flags.StringVar(&format, "format", "text", "text or json")
-	flags.StringVar(&events, "events", "", "an event log to look an ID up in")
-	flags.StringVar(&control, "control", "", "the daemon's control listener to look an ID up in: unix:/path")
+	flags.StringVarP(&asked.config, "config", "c", "", "configuration: a file, or a directory whose *.yaml are merged")
+	flags.StringVar(&asked.pool, "pool", "", "the pool that asks")
+	flags.StringVar(&asked.client, "client", "", "the client address that asks, instead of --pool")
+	flags.StringVar(&asked.format, "format", "text", "text or json")
+	flags.StringVar(&asked.events, "events", "", "an event log to look an ID up in")
+	flags.StringVar(&asked.control, "control", "", "the daemon's control listener to look an ID up in: unix:/path")
 	return cmd
+}
+
+// run looks up what is an id, and decides about what is a destination.
+func (f *explainFlags) run(cmd *cobra.Command, what string) error {
+	if f.format != "text" && f.format != "json" {
+		return unknownFormat(f.format)
+	}
+	id := allowlists.IsID(what) && f.pool == "" && f.client == ""
+	switch asked := f.events != "" || f.control != ""; {
+	case id && asked:
+		return explainEvent(cmd.OutOrStdout(), what, f.format, eventSource{events: f.events, control: f.control})
+	case asked:
+		return &exitError{exitUsage, fmt.Errorf("--events and --control look an id up, such as k3v9x2m4p7qa, without --pool and --client; %q is no id", what)}
+	}
+	file, _, err := loadConfig(f.config, cmd.ErrOrStderr())
+	if err != nil {
+		return err
+	}
+	if id && file.Settings.Listen.Control != "" {
+		source := eventSource{control: file.Settings.Listen.Control, tokenFile: file.Settings.Admin.TokenFile}
+		return explainEvent(cmd.OutOrStdout(), what, f.format, source)
+	}
+	if id {
+		return &exitError{exitUsage, fmt.Errorf("%s has the form of an id, and the configuration names no listen.control to ask; add --events FILE (a log) or --control unix:/path (the daemon), or, if it is a host, its port: %[1]s:443", what)}
+	}
+	e, err := explain(file, f.pool, f.client, what)
+	if err != nil {
+		return &exitError{exitUsage, err}
+	}
+	if err := e.print(cmd.OutOrStdout(), f.format); err != nil {
+		return &exitError{exitFailed, err}
+	}
+	if e.exitCode != 0 {
+		return &exitError{e.exitCode, nil}
+	}
+	return nil
 }
 
 // explain decides for a pool, named or found by a client's address.
