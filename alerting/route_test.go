@@ -1,15 +1,11 @@
 package alerting_test
 
 import (
-	"io"
-	"net/http"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"sallyport/alerting"
 	"sallyport/allowlists"
 )
 
@@ -24,15 +20,7 @@ func TestTheRoutesOfTheDocumentsWork(t *testing.T) {
 				{MinSeverity: "critical", WebhookURL: canary + "/security"},
 			},
 		}}
-		var mu sync.Mutex
-		sent := map[string]string{}
-		r := runCorrelator(t, alerting.CorrelatorSetup{Alerts: alerts, Send: func(q *http.Request) (*http.Response, error) {
-			body, _ := io.ReadAll(q.Body)
-			mu.Lock()
-			defer mu.Unlock()
-			sent[strings.TrimPrefix(q.URL.String(), canary)] += string(body)
-			return reply(200), nil
-		}}, nil)
+		r, sent := runWithRoutes(t, alerts)
 		deploy := inPool("deploy")
 		r.Take(now(question("medium-deploy.example", deploy, client("10.0.0.1"))))
 		r.Take(now(question("medium-build.example", client("10.0.0.1"))))

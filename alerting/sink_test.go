@@ -385,15 +385,7 @@ func TestRoutesAndSeverities(t *testing.T) {
 			{Pools: []string{"deploy"}, MinSeverity: "medium", WebhookURL: canary + "/deploy"},
 			{MinSeverity: "critical", WebhookURL: canary + "/page"},
 		}
-		sent := map[string]string{}
-		var mu sync.Mutex
-		r := runCorrelator(t, alerting.CorrelatorSetup{Alerts: alerts, Send: func(q *http.Request) (*http.Response, error) {
-			body, _ := io.ReadAll(q.Body)
-			mu.Lock()
-			defer mu.Unlock()
-			sent[strings.TrimPrefix(q.URL.String(), canary)] += string(body)
-			return reply(200), nil
-		}}, nil)
+		r, sent := runWithRoutes(t, alerts)
 		r.Take(now(question("medium.example")))
 		r.Take(now(connect("203.0.113.1", 443, client("10.20.0.9"))))
 		r.Take(now(question("deploy.example", inPool("deploy"))))
@@ -412,6 +404,22 @@ func TestRoutesAndSeverities(t *testing.T) {
 			}
 		}
 	})
+}
+
+// runWithRoutes runs a correlator whose messages come to rest in sent, by the
+// path they were posted to; sent may be read once it has stopped.
+func runWithRoutes(t *testing.T, alerts allowlists.Alerts) (r *running, sent map[string]string) {
+	t.Helper()
+	sent = make(map[string]string)
+	var mu sync.Mutex
+	r = runCorrelator(t, alerting.CorrelatorSetup{Alerts: alerts, Send: func(q *http.Request) (*http.Response, error) {
+		body, _ := io.ReadAll(q.Body)
+		mu.Lock()
+		defer mu.Unlock()
+		sent[strings.TrimPrefix(q.URL.String(), canary)] += string(body)
+		return reply(200), nil
+	}}, nil)
+	return r, sent
 }
 
 // A safeBuffer is a bytes.Buffer that several may write to.

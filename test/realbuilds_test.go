@@ -57,6 +57,15 @@ func moduleSource(t *testing.T) (goproxy string, host realHost) {
 	return goproxy, newRealHost(t, goproxy)
 }
 
+// moduleEnv has go fetch modules from goproxy into cache.
+func moduleEnv(goproxy, cache string) []string {
+	env := []string{"GOPROXY=" + goproxy, "GOMODCACHE=" + cache, "GOFLAGS=-modcacherw", "GONOSUMDB=*", "GOTOOLCHAIN=local"}
+	if file := os.Getenv("SSL_CERT_FILE"); file != "" {
+		env = append(env, "SSL_CERT_FILE="+file)
+	}
+	return env
+}
+
 // packageSources are the rules for the hosts of apt's sources, and those
 // sources as lines.
 func packageSources(t *testing.T) (rules, lines string) {
@@ -90,11 +99,7 @@ func (j *jobSpace) fetchModules(goproxy string) int {
 			j.t.Fatal(err)
 		}
 	}
-	env := []string{"GOPROXY=" + goproxy, "GOMODCACHE=" + cache, "GOFLAGS=-modcacherw", "GONOSUMDB=*", "GOTOOLCHAIN=local"}
-	if caFile := os.Getenv("SSL_CERT_FILE"); caFile != "" {
-		env = append(env, "SSL_CERT_FILE="+caFile)
-	}
-	if out, err := j.run(env, "sh", "-c", "cd "+dir+" && exec go mod download"); err != nil {
+	if out, err := j.run(moduleEnv(goproxy, cache), "sh", "-c", "cd "+dir+" && exec go mod download"); err != nil {
 		j.t.Fatalf("%v\n%s", err, out)
 	}
 	zips := 0

@@ -119,12 +119,7 @@ func (h realHost) rule(port string) string {
 func TestGoModDownload(t *testing.T) {
 	needProgram(t, "go")
 	j := newJobSpace(t)
-	out, err := exec.Command("go", "env", "GOPROXY").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	goproxy := strings.FieldsFunc(strings.TrimSpace(string(out)), func(r rune) bool { return r == ',' || r == '|' })[0]
-	host := newRealHost(t, goproxy)
+	goproxy, host := moduleSource(t)
 	pool := "  build:\n    sources: [" + j.client + "/32]\n"
 	d := j.startAt(pool+"    allow:\n"+host.rule("443"), "system")
 
@@ -134,11 +129,7 @@ func TestGoModDownload(t *testing.T) {
 			t.Fatal(err)
 		}
 		cache := t.TempDir()
-		env := []string{"GOPROXY=" + goproxy, "GOMODCACHE=" + cache, "GOFLAGS=-modcacherw", "GONOSUMDB=*", "GONOSUMCHECK=1", "GOTOOLCHAIN=local"}
-		if caFile := os.Getenv("SSL_CERT_FILE"); caFile != "" {
-			env = append(env, "SSL_CERT_FILE="+caFile)
-		}
-		text, err := j.run(env, "sh", "-c", "cd "+dir+" && exec go mod download -x")
+		text, err := j.run(moduleEnv(goproxy, cache), "sh", "-c", "cd "+dir+" && exec go mod download -x")
 		if err == nil {
 			if _, statErr := os.Stat(filepath.Join(cache, "github.com/google/uuid@v1.6.0/uuid.go")); statErr != nil {
 				t.Errorf("nothing was downloaded: %v", statErr)
@@ -166,23 +157,10 @@ func TestGoModDownload(t *testing.T) {
 func TestAptGetUpdate(t *testing.T) {
 	needProgram(t, "apt-get")
 	j := newJobSpace(t)
-	uris, err := exec.Command("apt-get", "indextargets", "--format", "$(SITE)").Output()
-	need(t, err == nil && len(uris) > 0, "apt sources")
-	rules, seen, source := "", map[string]bool{}, ""
-	for _, site := range strings.Fields(string(uris)) {
-		if !strings.HasPrefix(site, "http://") || seen[site] {
-			continue
-		}
-		seen[site] = true
-		host := newRealHost(t, site)
-		rules += host.rule("80")
-		source = site
-	}
-	need(t, rules != "", "an apt source over http")
+	rules, suites := packageSources(t)
 	pool := "  build:\n    sources: [" + j.client + "/32]\n"
 	d := j.startAt(pool+"    allow:\n"+rules, "system")
 
-	suite := aptSuite(t, source)
 	update := func() (string, error) {
 		dir := t.TempDir()
 		for _, sub := range []string{"state/lists/partial", "cache/archives/partial"} {
@@ -191,7 +169,7 @@ func TestAptGetUpdate(t *testing.T) {
 			}
 		}
 		list := filepath.Join(dir, "sources.list")
-		if err := os.WriteFile(list, []byte(suite), 0o644); err != nil {
+		if err := os.WriteFile(list, []byte(suites), 0o644); err != nil {
 			t.Fatal(err)
 		}
 		return j.run(nil, "apt-get", "update", "-o", "APT::Sandbox::User=root", "-o", "Dir::State="+dir+"/state", "-o", "Dir::Cache="+dir+"/cache",

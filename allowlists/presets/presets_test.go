@@ -58,13 +58,19 @@ func read(t *testing.T, name string) list {
 	if !ok {
 		t.Fatalf("no preset %s", name)
 	}
+	var l list
+	decode(t, name, text, &l)
+	return l
+}
+
+// decode reads a file, and fails the test on a key that is not of its form.
+func decode(t *testing.T, name string, text []byte, into any) {
+	t.Helper()
 	decoder := yaml.NewDecoder(bytes.NewReader(text))
 	decoder.KnownFields(true)
-	var l list
-	if err := decoder.Decode(&l); err != nil {
+	if err := decoder.Decode(into); err != nil {
 		t.Fatalf("%s: %v", name, err)
 	}
-	return l
 }
 
 // each runs a check for every entry of every preset.

@@ -1,14 +1,12 @@
 package presets_test
 
 import (
-	"bytes"
 	"regexp"
 	"strings"
 	"testing"
 	"time"
 
 	"golang.org/x/net/publicsuffix"
-	"gopkg.in/yaml.v3"
 
 	"sallyport/allowlists/presets"
 )
@@ -30,12 +28,8 @@ func readQuiet(t *testing.T, system string) quietList {
 	if !ok {
 		t.Fatalf("no quiet list of %s", system)
 	}
-	decoder := yaml.NewDecoder(bytes.NewReader(text))
-	decoder.KnownFields(true)
 	var l quietList
-	if err := decoder.Decode(&l); err != nil {
-		t.Fatalf("%s: %v", system, err)
-	}
+	decode(t, system, text, &l)
 	return l
 }
 
