@@ -2,9 +2,14 @@ package proxy
 
 import (
 	"bufio"
+	"context"
+	"errors"
 	"io"
+	"net"
 	"net/http"
+	"os"
 	"testing"
+	"time"
 )
 
 // switcher answers upgrades, and echoes what follows in lines.
@@ -112,5 +117,35 @@ func TestForwardUpgradeDeclined(t *testing.T) {
 	}
 	if status, _ := c.do(getA); status != 200 {
 		t.Errorf("the next request: %d", status)
+	}
+}
+
+// TestADeadlineThatIsOverStays: what ends a switched connection is not undone by
+// a read or a write that begins only then.
+func TestADeadlineThatIsOverStays(t *testing.T) {
+	for what, begin := range map[string]func(c *upstreamConn) error{
+		"a read": func(c *upstreamConn) error { _, err := c.Read(make([]byte, 1)); return err },
+		"a read behind a write": func(c *upstreamConn) error {
+			c.bill.Store(&bill{ctx: context.Background()})
+			_, _ = c.Write([]byte("x"))
+			_, err := c.Read(make([]byte, 1))
+			return err
+		},
+	} {
+		near, far := net.Pipe()
+		c := &upstreamConn{Conn: near, idle: time.Minute}
+		_ = c.SetDeadline(past)
+		ended := make(chan error, 1)
+		go func() { ended <- begin(c) }()
+		select {
+		case err := <-ended:
+			if !errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("%s: %v", what, err)
+			}
+		case <-time.After(10 * time.Second):
+			t.Errorf("%s waits", what)
+		}
+		near.Close()
+		far.Close()
 	}
 }

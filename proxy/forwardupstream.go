@@ -178,6 +178,7 @@ type upstreamConn struct {
 	addr   netip.Addr // unmapped
 	idle   time.Duration
 	closed atomic.Bool
+	ended  atomic.Bool // by a deadline that is over
 	// onClose is called with each Close, by whoever closes; nil: nothing is.
 	onClose atomic.Pointer[func()]
 	// bill is that of the exchange under way; nil before the first.
@@ -192,15 +193,32 @@ func (c *upstreamConn) setOnClose(f func()) {
 	}
 }
 
+// SetDeadline with a time that is over ends reads and writes for good: the idle
+// time of those that are about to begin does not undo it.
+func (c *upstreamConn) SetDeadline(at time.Time) error {
+	if !at.IsZero() && !at.After(time.Now()) {
+		c.ended.Store(true)
+	}
+	return c.Conn.SetDeadline(at)
+}
+
+// keepAlive moves on the deadline that set is for.
+func (c *upstreamConn) keepAlive(set func(time.Time) error) {
+	_ = set(time.Now().Add(c.idle))
+	if c.ended.Load() {
+		_ = c.Conn.SetDeadline(past)
+	}
+}
+
 func (c *upstreamConn) Read(p []byte) (int, error) {
-	_ = c.SetReadDeadline(time.Now().Add(c.idle))
+	c.keepAlive(c.Conn.SetReadDeadline)
 	return c.Conn.Read(p)
 }
 
 // Write keeps a read that waits alive, too. Heads, framing and bodies all go on
 // the bill.
 func (c *upstreamConn) Write(p []byte) (int, error) {
-	_ = c.SetDeadline(time.Now().Add(c.idle))
+	c.keepAlive(c.Conn.SetDeadline)
 	b := c.bill.Load()
 	if b == nil {
 		return 0, errNoDial
