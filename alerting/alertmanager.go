@@ -93,11 +93,9 @@ func (a *alertmanager) alert(it *item, now time.Time) *models.PostableAlert {
 }
 
 // labelHost is the host label of an alert: a host or an address, without the
-// port; "" for a folded group.
+// port; "" for a folded group and a scan, which have neither.
 func labelHost(a *Alert) string {
 	switch {
-	case a.DestinationCount > 0:
-		return ""
 	case a.Host != "":
 		return a.Host
 	case a.IP.IsValid():

@@ -102,6 +102,39 @@ func TestAnOpenAlertIsSaidAgainAndItsEndOnce(t *testing.T) {
 	})
 }
 
+// TestAnAlertEndsWithTheLastOfItsGroups: of two groups with the same labels one
+// closes, and the alert stands.
+func TestAnAlertEndsWithTheLastOfItsGroups(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := runCorrelator(t, alerting.CorrelatorSetup{Alerts: toAlertmanager(canary)}, nil)
+		defer r.stop()
+		around := func(who string) {
+			r.Take(now(question("evil.example", client(who))))
+			r.Take(now(connect("203.0.113.9", 443, client(who))))
+		}
+		around("10.20.0.7")
+		for range 5 { // the group of the first closes after half an hour
+			around("10.20.0.8")
+			time.Sleep(10 * time.Minute)
+		}
+		said := 0
+		at, bodies := r.got()
+		for i, body := range bodies {
+			for _, a := range readPostings(t, body) {
+				if a.Labels["alertname"] != "denied-then-direct" {
+					continue
+				}
+				if said++; !a.EndsAt.After(at[i]) {
+					t.Fatalf("it was said to have ended at %s", at[i])
+				}
+			}
+		}
+		if said < 40 {
+			t.Errorf("it was said %d times in 50 minutes", said)
+		}
+	})
+}
+
 // An alert that becomes more severe is another one to Alertmanager: the first
 // ends. Groups with the same labels are one: it ends with the last of them.
 func TestWhatIsOneAlertThereIsSaidAsOne(t *testing.T) {
