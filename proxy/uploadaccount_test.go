@@ -117,6 +117,24 @@ func TestAFullPoolStillCounts(t *testing.T) {
 	}
 }
 
+// TestASweepForgetsNoBytes: other accounts come and go for most of an hour, and
+// what a closed connection sent still counts.
+func TestASweepForgetsNoBytes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		u := newUploads()
+		closed := u.meterOf(1, "closed.example", 1000)
+		closed.send(990)
+		closed.close()
+		for i := range 5 {
+			time.Sleep(2 * uploadSlice)
+			u.meterOf(2, fmt.Sprintf("h%d.example", i), 1000).send(1)
+		}
+		if got := u.meterOf(1, "closed.example", 1000).send(100); got != 10 {
+			t.Errorf("%d bytes pass, want 10", got)
+		}
+	})
+}
+
 // TestOldAccountsAreForgotten, but not while a connection has them open.
 func TestOldAccountsAreForgotten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
