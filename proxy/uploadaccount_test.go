@@ -208,5 +208,13 @@ func TestNobodySpeculatesNearTheEnd(t *testing.T) {
 			t.Errorf("%d bytes are taken from under one that waits", g.bytes)
 		}
 		one.settle(held, 0)
+
+		// The hour has forgotten what the connection itself has not.
+		long := u.meterOf(1, "c.example", 10_000_000)
+		long.send(9_900_000)
+		time.Sleep(2 * time.Hour)
+		if g := long.speculate(spliceBytes); g.bytes != 0 {
+			t.Errorf("%d bytes may come, of 100,000 that the connection has left", g.bytes)
+		}
 	})
 }
