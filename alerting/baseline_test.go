@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -324,6 +325,39 @@ func TestAFileThatWasExported(t *testing.T) {
 	}
 	if entries := newCorrelator(t, setup).Entries("build"); len(entries) != 2 {
 		t.Errorf("a file that names it again is not believed: %+v", entries)
+	}
+}
+
+// TestWhatAFileNamesDoesNotAge, until the file names it no more.
+func TestWhatAFileNamesDoesNotAge(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "baseline.jsonl")
+	name := func(hosts ...string) {
+		var lines strings.Builder
+		for _, host := range hosts {
+			fmt.Fprintf(&lines, "{\"pool\":\"build\",\"destination\":\"%s:443\"}\n", host)
+		}
+		if err := os.WriteFile(path, []byte(lines.String()), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	setup := learning(7*day, 50)
+	setup.Store, setup.Alerts.Baseline.File = &alerting.MemoryStore{}, path
+	left := func() (destinations []string) {
+		c := newCorrelator(t, setup)
+		c.Begin(alerting.Position{}) // opens the store and the file
+		c.Tick(time.Now().Add(100 * day))
+		for _, e := range c.Entries("build") {
+			destinations = append(destinations, e.Destination)
+		}
+		return destinations
+	}
+	name("a.example", "b.example")
+	if got := left(); len(got) != 2 {
+		t.Errorf("after 100 days there are %v", got)
+	}
+	name("a.example")
+	if got := left(); !slices.Equal(got, []string{"a.example:443"}) {
+		t.Errorf("100 days after the file was shortened there are %v", got)
 	}
 }
 

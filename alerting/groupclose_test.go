@@ -123,6 +123,23 @@ func TestAReloadClosesWhatItAllows(t *testing.T) {
 	}
 }
 
+// TestALookalikeStaysOpen though its domain is allowed now: who allowed it may
+// have been taken in, too.
+func TestALookalikeStaysOpen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := underPolicy(t, nil)
+		defer w.stop()
+		w.reload(poolAllowing(t, "enforce", "terraform.io"))
+		w.Take(now(question("terrafrom.io")))
+		time.Sleep(3 * time.Second)
+		w.reload(poolAllowing(t, "enforce", "terraform.io", "terrafrom.io"))
+		time.Sleep(3 * time.Second)
+		if got := summarise(w.Alerts()); got != "lookalike:medium:1" || len(w.closings()) > 0 {
+			t.Errorf("alerts are %q, %d of them closed", got, len(w.closings()))
+		}
+	})
+}
+
 // TestAClosedGroupIsToldOfOnceAndCountsOnInANewOne follows one destination
 // through refusal, a reload that allows it, and another that does not.
 func TestAClosedGroupIsToldOfOnceAndCountsOnInANewOne(t *testing.T) {

@@ -216,6 +216,26 @@ func TestAStoreThatDoesNotKeepIsSaidAndHoldsUpNothing(t *testing.T) {
 	})
 }
 
+// TestWhatAStoreRefusedIsKeptLater: what is found while nothing can be kept is
+// in the store soon after it can, without anything new to keep.
+func TestWhatAStoreRefusedIsKeptLater(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		kept := &alerting.MemoryStore{}
+		store := &mortal{Store: kept, dead: true}
+		r := runCorrelator(t, alerting.CorrelatorSetup{Alerts: toWebhook(), Store: store}, nil)
+		defer r.stop()
+		r.Take(now(question("evil.example")))
+		time.Sleep(time.Minute) // it was told of, and nothing of it is under way
+		store.mu.Lock()
+		store.dead = false
+		store.mu.Unlock()
+		time.Sleep(2 * time.Second)
+		if groups := recordsOf(t, kept, "group"); len(groups) != 1 {
+			t.Errorf("kept: %v", groups)
+		}
+	})
+}
+
 // A slowStore is a Store that takes long to write.
 type slowStore struct {
 	alerting.Store

@@ -86,6 +86,7 @@ func TestADamagedStoreOpensWithWhatCanBeRead(t *testing.T) {
 		{"a page in the middle is zero", func(b []byte) []byte { copy(b[8192:], make([]byte, 4096)); return b }, groups - 20},
 		{"a page is another one of it", func(b []byte) []byte { copy(b[8192:12288], b[16384:]); return b }, groups - 20},
 		{"one bit has changed", func(b []byte) []byte { b[len(b)/2] ^= 4; return b }, groups - 1},
+		{"a record of a commit is missing", func(b []byte) []byte { return withoutLine(b, 20) }, groups - 1},
 		{"the header is garbage", func(b []byte) []byte { copy(b, "garbage garbage"); return b }, groups - 1},
 		{"the first page is garbage", func(b []byte) []byte { copy(b, bytes.Repeat([]byte{0xff}, 4096)); return b }, groups - 20},
 		{"it is empty", func([]byte) []byte { return nil }, 0},
@@ -115,6 +116,12 @@ func TestADamagedStoreOpensWithWhatCanBeRead(t *testing.T) {
 			}
 		})
 	}
+}
+
+// withoutLine is text without its n-th line from 0.
+func withoutLine(text []byte, n int) []byte {
+	lines := bytes.SplitAfter(text, []byte("\n"))
+	return bytes.Join(slices.Delete(lines, n, n+1), nil)
 }
 
 // TestRandomDamageNeitherCrashesNorInvents overwrites, cuts and moves pages at

@@ -59,6 +59,11 @@ func TestUploadVolumeSpeaksOfWhatIsMoreThanUsual(t *testing.T) {
 		{"one job's usual is nobody's", events{at("a.example", 5*mb, 0, job("1")), at("a.example", 5*mb, day, job("1")), at("a.example", 11*mb, 8*day)}, "upload-volume:high:1"},
 		{"two jobs of one day", events{at("a.example", 5*mb, 0, job("1")), at("a.example", 5*mb, time.Hour, job("2")), at("a.example", 11*mb, 8*day)}, ""},
 		{"a client with a high alert teaches no usual", events{connect("203.0.113.9", 443), at("a.example", 5*mb, 0), at("a.example", 5*mb, day), at("a.example", 11*mb, 8*day, client("10.20.0.8"))}, "upload-volume:high:1"},
+		{"a client with a high alert raises no usual of others", events{
+			at("a.example", 1000, 0, client("10.20.0.8")), at("a.example", 1000, day, client("10.20.0.8")),
+			connect("203.0.113.9", 443, after(2*day)), at("a.example", 5*mb, 2*day), connect("203.0.113.9", 443, after(3*day)), at("a.example", 5*mb, 3*day),
+			at("a.example", 11*mb, 8*day, client("10.20.0.8")),
+		}, "upload-volume:high:1"},
 		{"an upload that the idle time ended", append(taught, at("a.example", 60*mb, 8*day, reason(allowlists.TimedOut))), "upload-volume:high:1"},
 		{"past the limit of a rule", events{at("a.example", 1000, 0, overLimit)}, "upload-volume:high:1"},
 		{"past it in audit", events{at("a.example", 1000, 0, progress, func(e *alerting.Event) {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -219,6 +220,24 @@ func TestClosedConnectionsCountForAnHour(t *testing.T) {
 	if rec := w.closedByLimit(); !strings.Contains(rec.Err, "within the last hour") {
 		t.Errorf("it says %q", rec.Err)
 	}
+}
+
+// TestAMachineHasOneHour whatever address it comes from.
+func TestAMachineHasOneHour(t *testing.T) {
+	d := newDrain(t)
+	one := netip.MustParseAddr("10.20.0.7")
+	var known netip.Addr
+	w := newWorld(t, pool(rule("good.example:"+d.port, limited(5000))), func(c *proxy.Config) {
+		c.Listeners[0].Iface = "lo"
+		c.Machine = func(string, netip.Addr) netip.Addr { return one }
+		c.Client = func(netip.Addr) netip.Addr { known = known.Next(); return known }
+	})
+	known = netip.MustParseAddr("127.0.1.1")
+	first := w.tunnel("good.example:" + d.port)
+	first.sends(5000)
+	second := w.tunnel("good.example:" + d.port)
+	second.isCut()
+	w.closedByLimit()
 }
 
 // TestAReloadLimitsOpenTunnels lowers, raises and takes away the limit of
