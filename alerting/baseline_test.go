@@ -345,6 +345,8 @@ func TestWhatAFileNamesDoesNotAge(t *testing.T) {
 	left := func() (destinations []string) {
 		c := newCorrelator(t, setup)
 		c.Begin(alerting.Position{}) // opens the store and the file
+		c.Take(reached("b.example", bytesSent(5*mb))) // so that the store has it
+		c.Keep()
 		c.Tick(time.Now().Add(100 * day))
 		for _, e := range c.Entries("build") {
 			destinations = append(destinations, e.Destination)

@@ -83,6 +83,19 @@ func TestUploadVolumeSpeaksOfWhatIsMoreThanUsual(t *testing.T) {
 	}
 }
 
+// TestLessonsAreBounded: of many jobs within an hour, the few that saw the most
+// are remembered.
+func TestLessonsAreBounded(t *testing.T) {
+	c := newCorrelator(t, learning(7*day, 500))
+	for i := range 40 {
+		c.Take(reached("a.example", bytesSent(int64(i+1)*mb), job(fmt.Sprint(i))))
+	}
+	e := c.Entries("build")[0]
+	if len(e.Lessons) != 2 || e.Lessons[0].Bytes != 820*mb || e.Usual != 780*mb {
+		t.Errorf("usual %d, of %+v", e.Usual, e.Lessons)
+	}
+}
+
 // TestAnUploadAlertSaysHowMuch names client, host, bytes and the usual.
 func TestAnUploadAlertSaysHowMuch(t *testing.T) {
 	c := newCorrelator(t, learning(7*day, 50))
