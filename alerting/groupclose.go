@@ -63,7 +63,7 @@ func (t *attempts) join(other attempts) {
 // allowedBy reports whether a policy allows all that the group is about: each
 // destination, with each port that was tried at any.
 func (s *groups) allowedBy(policy *allowlists.Policy, g *group, now time.Time) bool {
-	if g.Closed != "" || !mendable[g.Alert.Alert] || g.Severity == Critical || g.Tried.Firm || len(g.Tried.Ports) == 0 {
+	if g.Closed != "" || !mendable[g.Alert.Alert] || g.Tried.Firm || len(g.Tried.Ports) == 0 {
 		return false
 	}
 	destinations := []string{s.subjectOf(g)}

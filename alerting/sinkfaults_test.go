@@ -183,3 +183,28 @@ func shutPort(t *testing.T) (address string, listen func() net.Listener) {
 		return l
 	}
 }
+
+// TestAReceiverThatAnswersNoProbeGetsTheMessageAllTheSame, but not before a
+// quarter of an hour.
+func TestAReceiverThatAnswersNoProbeGetsTheMessageAllTheSame(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
+		var posts []time.Time
+		r := runCorrelator(t, alerting.CorrelatorSetup{Alerts: toWebhook(), Send: func(q *http.Request) (*http.Response, error) {
+			mu.Lock()
+			defer mu.Unlock()
+			if q.Method == http.MethodPost {
+				posts = append(posts, time.Now())
+			}
+			return nil, io.ErrUnexpectedEOF
+		}}, nil)
+		defer r.stop()
+		r.Take(now(connect("203.0.113.9", 443)))
+		time.Sleep(30 * time.Minute)
+		mu.Lock()
+		defer mu.Unlock()
+		if len(posts) < 2 || posts[1].Sub(posts[0]) < 15*time.Minute {
+			t.Errorf("posts at %v", posts)
+		}
+	})
+}
