@@ -344,7 +344,7 @@ func TestWhatAFileNamesDoesNotAge(t *testing.T) {
 	setup.Store, setup.Alerts.Baseline.File = &alerting.MemoryStore{}, path
 	left := func() (destinations []string) {
 		c := newCorrelator(t, setup)
-		c.Begin(alerting.Position{}) // opens the store and the file
+		c.Begin(alerting.Position{})                  // opens the store and the file
 		c.Take(reached("b.example", bytesSent(5*mb))) // so that the store has it
 		c.Keep()
 		c.Tick(time.Now().Add(100 * day))

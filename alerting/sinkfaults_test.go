@@ -193,8 +193,9 @@ func TestAReceiverThatAnswersNoProbeGetsTheMessageAllTheSame(t *testing.T) {
 		r := runCorrelator(t, alerting.CorrelatorSetup{Alerts: toWebhook(), Send: func(q *http.Request) (*http.Response, error) {
 			mu.Lock()
 			defer mu.Unlock()
-			if q.Method == http.MethodPost {
+			if q.Method == http.MethodPost { // a gateway gives up on it
 				posts = append(posts, time.Now())
+				return reply(http.StatusGatewayTimeout), nil
 			}
 			return nil, io.ErrUnexpectedEOF
 		}}, nil)
