@@ -2,6 +2,7 @@ package alerting
 
 import (
 	"context"
+	"io"
 	"net/http"
 	"time"
 
@@ -24,17 +25,24 @@ type CorrelatorSetup struct {
 	Groups     int
 	Lost       bool // the state was damaged
 	Direct     bool // sinks use real sockets
+	Deaf       bool // nobody answers probes
 	Now        func() time.Time
 }
 
-type doFunc func(*http.Request) (*http.Response, error)
+// A doFunc sends by send, and answers probes itself, or not at all.
+type doFunc struct {
+	send func(*http.Request) (*http.Response, error)
+	deaf bool
+}
 
-// Do answers probes itself.
 func (f doFunc) Do(r *http.Request) (*http.Response, error) {
-	if r.Method == http.MethodHead {
+	switch {
+	case r.Method == http.MethodHead && f.deaf:
+		return nil, io.ErrUnexpectedEOF
+	case r.Method == http.MethodHead:
 		return &http.Response{StatusCode: http.StatusOK, Header: http.Header{}, Body: http.NoBody}, nil
 	}
-	return f(r)
+	return f.send(r)
 }
 
 // A Correlator is a correlator for tests.
@@ -53,7 +61,7 @@ func NewCorrelator(s CorrelatorSetup) (Correlator, error) {
 		config.system = func(string, map[string]any) {}
 	}
 	if s.Send != nil && !s.Direct {
-		config.client = doFunc(s.Send)
+		config.client = doFunc{s.Send, s.Deaf}
 	}
 	c, err := newCorrelator(config)
 	if err != nil {
