@@ -107,6 +107,21 @@ func TestTheGuardHoldsForLookupsOfTheProxy(t *testing.T) {
 	}
 }
 
+// TestAMachineHasOneCount whatever address its questions come from.
+func TestAMachineHasOneCount(t *testing.T) {
+	w := start(t, poolBuild, answersAll(0), tunnelLimits)
+	for i := range 7 {
+		host, err := allowlists.ParseHost(name(i))
+		if err != nil {
+			t.Fatal(err)
+		}
+		sub := allowlists.Subject{Client: netip.AddrFrom4([4]byte{127, 0, 0, byte(i + 1)}), Machine: netip.MustParseAddr("10.20.0.7"), Pool: "build"}
+		if _, err := w.server.Lookup(context.Background(), sub, host); (err != nil) != (i >= 5) {
+			t.Errorf("name %d: %v", i, err)
+		}
+	}
+}
+
 // TestTheGuardCountsServiceLabels writes data into labels before a host that a
 // rule names exactly.
 func TestTheGuardCountsServiceLabels(t *testing.T) {

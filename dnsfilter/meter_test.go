@@ -305,6 +305,31 @@ func TestManyDomainsEvictNothing(t *testing.T) {
 	}
 }
 
+// TestAPlantedAlphabetIsCounted asks for names that are all in the baseline, each
+// once: a job may have put them there.
+func TestAPlantedAlphabetIsCounted(t *testing.T) {
+	m := newMetering(t, func(string, string) bool { return true })
+	passed, _, tally := m.asks(0, 20_000, func(i int) *dnsfilter.Carried { return m.carried(fmt.Sprintf("h%d.tunnel.example", i)) })
+	if most := 8*8192/15 + 8; passed > most || passed < 2000 || tally.Over != dnsfilter.LimitTunnelBytes {
+		t.Errorf("%d names passed, at most %d may; then %+v", passed, most, tally)
+	}
+}
+
+// TestTheNamesOfADomainAreBounded counts more names than are remembered of one
+// domain: the last of them is new again, the first is not.
+func TestTheNamesOfADomainAreBounded(t *testing.T) {
+	m := newMetering(t, nil)
+	for i := range 10_000 {
+		m.meter.Count(m.carried(label(i, 20)+".tunnel.example"), m.now)
+	}
+	if m.meter.Count(m.carried(label(0, 20)+".tunnel.example"), m.now).New {
+		t.Error("the first name was forgotten")
+	}
+	if !m.meter.Count(m.carried(label(9999, 20)+".tunnel.example"), m.now).New {
+		t.Error("ten thousand names are remembered")
+	}
+}
+
 // TestManyClientsOfAPoolLeaveRoomForAnother takes all the room that a pool may.
 func TestManyClientsOfAPoolLeaveRoomForAnother(t *testing.T) {
 	m := newMetering(t, nil)
