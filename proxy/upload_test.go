@@ -226,13 +226,12 @@ func TestClosedConnectionsCountForAnHour(t *testing.T) {
 func TestAMachineHasOneHour(t *testing.T) {
 	d := newDrain(t)
 	one := netip.MustParseAddr("10.20.0.7")
-	var known netip.Addr
+	var last atomic.Uint32
 	w := newWorld(t, pool(rule("good.example:"+d.port, limited(5000))), func(c *proxy.Config) {
 		c.Listeners[0].Iface = "lo"
 		c.Machine = func(string, netip.Addr) netip.Addr { return one }
-		c.Client = func(netip.Addr) netip.Addr { known = known.Next(); return known }
+		c.Client = func(netip.Addr) netip.Addr { return netip.AddrFrom4([4]byte{127, 0, 1, byte(last.Add(1))}) }
 	})
-	known = netip.MustParseAddr("127.0.1.1")
 	first := w.tunnel("good.example:" + d.port)
 	first.sends(5000)
 	second := w.tunnel("good.example:" + d.port)
