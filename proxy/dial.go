@@ -26,13 +26,76 @@ type dialled struct {
 	err  error
 }
 
-// dialFirst dials the candidates in their order, each a little after the one
-// before or at once when that failed, and gives the first that answers. The
-// others are closed before it returns. No name is looked up: candidates are
-// addresses. The error is a denial: limit-exceeded, upstream-failed, timed-out,
-// or what the last look at an address said.
+// dialFirst dials the candidates in their order, those that failed of late
+// last, each a little after the one before or at once when that failed, and
+// gives the first that answers. The others are closed before it returns. No
+// name is looked up: candidates are addresses. The error is a denial:
+// limit-exceeded, upstream-failed, timed-out, or what the last look at an
+// address said.
 func (t *trip) dialFirst(ctx context.Context, may []candidate) (*net.TCPConn, candidate, error) {
 	ctx, cancel := context.WithTimeout(ctx, t.s.server.cfg.Limits.DialTimeout)
+	defer cancel()
+	may = t.s.server.failed.last(may, t.target.Port, time.Now())
+	first, rest := t.attemptFirst(ctx, may)
+	switch {
+	case first.err == nil:
+		return first.conn, first.candidate, nil
+	case rest.err == nil:
+		return rest.conn, rest.candidate, nil
+	default:
+		return nil, candidate{}, t.dialTrouble(worse(first.err, rest.err), may[0].addr)
+	}
+}
+
+// attemptFirst dials the first candidate on this goroutine, as it mostly is the
+// one that answers, and races the others against it if it takes long. One at
+// most of the two that it gives is connected.
+func (t *trip) attemptFirst(ctx context.Context, may []candidate) (first, rest dialled) {
+	if len(may) == 1 {
+		first = t.attempt(ctx, may[0])
+		return first, dialled{err: first.err}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	others := make(chan dialled, 1)
+	late := time.AfterFunc(stagger, func() {
+		t.s.server.crew.do(func() {
+			won := t.race(ctx, may[1:])
+			if won.err == nil {
+				cancel() // the first
+			}
+			others <- won
+		})
+	})
+	first = t.attempt(ctx, may[0])
+	switch {
+	case !late.Stop(): // they race already
+		if first.err == nil {
+			cancel()
+		}
+		rest = <-others
+	case first.err == nil:
+		return first, dialled{err: errNotTried}
+	default:
+		rest = t.race(ctx, may[1:])
+	}
+	switch {
+	case rest.err != nil:
+	case first.err == nil:
+		_ = rest.conn.Close()
+		rest = dialled{err: errNotTried}
+	default: // overtaken, and perhaps never to answer
+		t.s.server.failed.add(netip.AddrPortFrom(first.addr, t.target.Port), time.Now())
+	}
+	return first, rest
+}
+
+var errNotTried = errors.New("another address answered first")
+
+// race dials candidates as dialFirst does, on goroutines of their own. may is
+// not empty.
+func (t *trip) race(ctx context.Context, may []candidate) dialled {
+	ctx, cancel := context.WithCancel(ctx)
 	results := make(chan dialled, len(may)) // room for all: no attempt waits for us
 	started, ended := 0, 0
 	defer func() {
@@ -46,7 +109,7 @@ func (t *trip) dialFirst(ctx context.Context, may []candidate) (*net.TCPConn, ca
 	start := func() {
 		c := may[started]
 		started++
-		go func() { results <- t.attempt(ctx, c) }()
+		t.s.server.crew.do(func() { results <- t.attempt(ctx, c) })
 	}
 	start()
 	next := time.NewTimer(stagger)
@@ -57,7 +120,7 @@ func (t *trip) dialFirst(ctx context.Context, may []candidate) (*net.TCPConn, ca
 		case got := <-results:
 			ended++
 			if got.err == nil {
-				return got.conn, got.candidate, nil
+				return got
 			}
 			failure = worse(failure, got.err)
 		case <-next.C:
@@ -67,7 +130,7 @@ func (t *trip) dialFirst(ctx context.Context, may []candidate) (*net.TCPConn, ca
 			next.Reset(stagger)
 		}
 	}
-	return nil, candidate{}, t.dialTrouble(failure, may[0].addr)
+	return dialled{err: failure}
 }
 
 // worse keeps a refusal of ours over a failure of the world, else the first.
@@ -101,7 +164,18 @@ func (t *trip) attempt(ctx context.Context, c candidate) (got dialled) {
 		},
 	}
 	dialer.SetMultipathTCP(false)
-	got.conn, got.err = dialer.DialTCP(ctx, "tcp", netip.AddrPort{}, netip.AddrPortFrom(c.addr, t.target.Port))
+	// DialTCP would bind even without a local address, and a bound port serves
+	// one destination only: they would run out at some 28,000 a minute.
+	to := netip.AddrPortFrom(c.addr, t.target.Port)
+	conn, err := dialer.DialContext(ctx, "tcp", to.String())
+	if err != nil {
+		if ctx.Err() == nil && !isDenied(err) {
+			t.s.server.failed.add(to, time.Now())
+		}
+		got.err = err
+		return got
+	}
+	got.conn = conn.(*net.TCPConn) // "tcp" gives nothing else
 	return got
 }
 

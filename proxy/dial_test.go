@@ -83,6 +83,39 @@ func TestSlowAddressIsOvertaken(t *testing.T) {
 	w.phase(proxy.PhaseClose)
 }
 
+// TestFailedAddressGoesLast has an address fail or hang before one that
+// answers, and then lets it answer: for a while the other one stays first.
+func TestFailedAddressGoesLast(t *testing.T) {
+	for _, fault := range []string{"refuses", "hangs"} {
+		t.Run(fault, func(t *testing.T) {
+			tg := newTarget(t, nil)
+			port, _ := strconv.Atoi(tg.port)
+			mend := func() {}
+			if fault == "hangs" {
+				_, _, mend = blackHoleUntil(t, port)
+			}
+			w := newWorld(t, pool(rule("good.example:"+tg.port)))
+			w.resolver.lookup = answers(map[string]string{"good.example": "127.0.0.7 127.0.0.1"})
+			_ = w.tunnel("good.example:" + tg.port).Close()
+			first := w.phase(proxy.PhaseClose)
+			if first.Addr.String() != "127.0.0.1" {
+				t.Fatalf("dialled %s", first.Addr)
+			}
+			mend()
+			l, err := net.Listen("tcp", "127.0.0.7:"+tg.port)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer l.Close()
+			_ = w.tunnel("good.example:" + tg.port).Close()
+			second := w.wait("the second close", func(r proxy.ConnRecord) bool { return r.Phase == proxy.PhaseClose && r.ID != first.ID })
+			if second.Addr.String() != "127.0.0.1" {
+				t.Errorf("dialled %s", second.Addr)
+			}
+		})
+	}
+}
+
 // TestDialThatHangsIsTimedOut dials what does not answer.
 func TestDialThatHangsIsTimedOut(t *testing.T) {
 	hole, port := blackHole(t, 0)
@@ -95,11 +128,19 @@ func TestDialThatHangsIsTimedOut(t *testing.T) {
 // nor refused: its queue is full. at is the port, 0 for any.
 func blackHole(t *testing.T, at int) (addr, port string) {
 	t.Helper()
+	addr, port, _ = blackHoleUntil(t, at)
+	return addr, port
+}
+
+// blackHoleUntil is blackHole with what ends it before the test does.
+func blackHoleUntil(t *testing.T, at int) (addr, port string, end func()) {
+	t.Helper()
 	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = syscall.Close(fd) })
+	end = sync.OnceFunc(func() { _ = syscall.Close(fd) })
+	t.Cleanup(end)
 	if err := errors.Join(syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 7}, Port: at}), syscall.Listen(fd, 0)); err != nil {
 		t.Fatal(err)
 	}
@@ -111,10 +152,10 @@ func blackHole(t *testing.T, at int) (addr, port string) {
 	for range 8 {
 		c, err := net.DialTimeout("tcp", "127.0.0.7:"+port, 100*time.Millisecond)
 		if err != nil {
-			return "127.0.0.7", port
+			return "127.0.0.7", port, end
 		}
 		t.Cleanup(func() { _ = c.Close() })
 	}
 	t.Fatal("the queue does not fill")
-	return "", ""
+	return "", "", nil
 }

@@ -50,7 +50,10 @@ func (f *firstBytes) rest() []byte {
 }
 
 // release lets the session's read buffer go. Nothing is read through it after.
-func (f *firstBytes) release() { f.in = nil }
+func (f *firstBytes) release() {
+	f.in.release()
+	f.in = nil
+}
 
 // needTLS reads the ClientHello that must come within hello_timeout and judges
 // it. It gives the bytes to send on, or why there is to be no tunnel: a denial,

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"sync"
 
 	"sallyport/allowlists"
 )
@@ -70,11 +71,33 @@ const firstBuffer = 4096
 type headReader struct {
 	*bufio.Reader // replaced when it grows; never keep a copy across readHead
 	conn          io.Reader
+	// shared is set once others read through it, who may not have ended with
+	// the session: then the buffer is never lent again.
+	shared bool
 }
+
+// headBuffers are readers of firstBuffer bytes, lent to one connection after
+// the other.
+var headBuffers = sync.Pool{New: func() any { return bufio.NewReaderSize(nil, firstBuffer) }}
 
 // newHeadReader starts reading from conn.
 func newHeadReader(conn io.Reader) *headReader {
-	return &headReader{Reader: bufio.NewReaderSize(conn, firstBuffer), conn: conn}
+	r := headBuffers.Get().(*bufio.Reader)
+	r.Reset(conn)
+	return &headReader{Reader: r, conn: conn}
+}
+
+// release gives the buffer back. Nothing is read through r after it, and no
+// slice of its bytes is used. r may be nil or released.
+func (r *headReader) release() {
+	if r == nil || r.Reader == nil {
+		return
+	}
+	if r.Size() == firstBuffer && !r.shared {
+		r.Reset(nil)
+		headBuffers.Put(r.Reader)
+	}
+	r.Reader = nil
 }
 
 // readHead waits for a request head of at most limit bytes, checks it, and

@@ -15,10 +15,12 @@ import (
 // TestRelayTimers holds idle time and progress by the clock.
 func TestRelayTimers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
+		c := new(crew)
+		defer c.end()
 		client, near := net.Pipe()
 		far, target := net.Pipe()
 		var progress []int64
-		r := &relay{client: near, upstream: far, idle: 10 * time.Minute, every: time.Minute, onProgress: func(sent, _ int64) { progress = append(progress, sent) }}
+		r := &relay{crew: c, client: near, upstream: far, idle: 10 * time.Minute, every: time.Minute, onProgress: func(sent, _ int64) { progress = append(progress, sent) }}
 		began := time.Now()
 		done := make(chan error, 1)
 		go func() { done <- r.run(context.Background(), nil) }()
@@ -35,8 +37,8 @@ func TestRelayTimers(t *testing.T) {
 		if len(progress) < 13 || progress[0] != 0 || progress[len(progress)-1] != 3 {
 			t.Errorf("progress %v", progress)
 		}
-		for _, c := range []net.Conn{client, near, far, target} {
-			_ = c.Close()
+		for _, conn := range []net.Conn{client, near, far, target} {
+			_ = conn.Close()
 		}
 	})
 }
@@ -44,17 +46,19 @@ func TestRelayTimers(t *testing.T) {
 // TestRelayEndsWithItsContext cancels a relay on which nothing moves.
 func TestRelayEndsWithItsContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
+		c := new(crew)
+		defer c.end()
 		client, near := net.Pipe()
 		far, target := net.Pipe()
 		ctx, cancel := context.WithCancelCause(context.Background())
 		why := refusal(allowlists.Decision{Reason: allowlists.PolicyChanged}, nil)
 		time.AfterFunc(time.Second, func() { cancel(why) })
-		r := &relay{client: near, upstream: far, idle: time.Hour}
+		r := &relay{crew: c, client: near, upstream: far, idle: time.Hour}
 		if err := r.run(ctx, nil); err != error(why) {
 			t.Errorf("ended with %v", err)
 		}
-		for _, c := range []net.Conn{client, near, far, target} {
-			_ = c.Close()
+		for _, conn := range []net.Conn{client, near, far, target} {
+			_ = conn.Close()
 		}
 	})
 }
@@ -63,10 +67,12 @@ func TestRelayEndsWithItsContext(t *testing.T) {
 func TestRelayContainsPanics(t *testing.T) {
 	for _, side := range []string{"sent", "received"} {
 		synctest.Test(t, func(t *testing.T) {
+			c := new(crew)
+			defer c.end()
 			client, near := net.Pipe()
 			far, target := net.Pipe()
 			boom := func(int) { panic("boom") }
-			r := &relay{client: near, upstream: far, idle: time.Hour}
+			r := &relay{crew: c, client: near, upstream: far, idle: time.Hour}
 			if side == "sent" {
 				r.onSent = boom
 				go func() { _, _ = client.Write([]byte("x")); _, _ = io.Copy(io.Discard, client) }()
@@ -86,8 +92,8 @@ func TestRelayContainsPanics(t *testing.T) {
 					t.Errorf("%s: ended with %v", side, err)
 				}
 			}()
-			for _, c := range []net.Conn{client, near, far, target} {
-				_ = c.Close()
+			for _, conn := range []net.Conn{client, near, far, target} {
+				_ = conn.Close()
 			}
 		})
 	}

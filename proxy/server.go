@@ -74,6 +74,8 @@ type Server struct {
 	carrier http.Handler
 	metrics *metrics
 	packets *packetFlows
+	crew    crew // of sessions, dials and tunnels
+	failed  failures
 
 	refusing chan struct{} // one for each connection that is being told of a limit
 	draining atomic.Bool
@@ -268,6 +270,7 @@ func (s *Server) gone(sess *session) {
 // finish lets those that are being refused hear it, then ends every session,
 // then closes their connections. No new ones come any more.
 func (s *Server) finish(late <-chan time.Time) {
+	defer s.crew.end()
 	done := make(chan struct{})
 	go func() { s.running.Wait(); close(done) }()
 	s.each((*session).drain)
@@ -314,6 +317,7 @@ func (s *Server) expire(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
+		s.crew.rest()
 		now := time.Now().Round(0)
 		if s.cfg.Policy().ExpiresBetween(last, now) {
 			s.PolicyChanged()

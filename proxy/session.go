@@ -149,6 +149,7 @@ func (s *session) await(limit time.Duration) bool {
 // inner. It gives the head of a CONNECT that follows on the explicit port.
 func (s *session) carry(inner allowlists.Target, first *head) *head {
 	limits := s.server.cfg.Limits
+	s.in.shared = true // net/http sends bodies from it
 	f := &forwarder{
 		conn: s.conn, in: s.in, gate: s, carrier: s.server.carrier, inner: inner, relay: s.relayUpgrade,
 		limits: forwardLimits{headerBytes: int(limits.HeaderBytes), headerTimeout: limits.HeaderTimeout, idleTimeout: limits.IdleTimeout},

@@ -30,6 +30,7 @@ func (s *session) close() {
 	s.cancel(nil)
 	s.meter.close()
 	_ = s.conn.Close()
+	s.in.release()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closer != nil {

@@ -20,6 +20,7 @@ type relay struct {
 	early            []byte        // goes upstream first
 	meter            *meter        // of what goes upstream; nil: none
 	idle             time.Duration // without a byte either way
+	crew             *crew         // of the second goroutine
 	every            time.Duration // between calls of onProgress; 0 for none
 
 	// Each may be nil. The first two are called for bytes that were written,
@@ -43,7 +44,7 @@ type relay struct {
 
 // newRelay makes a relay with the limits of the configuration.
 func (s *session) newRelay(client, upstream net.Conn) *relay {
-	return &relay{client: client, upstream: upstream, idle: s.server.cfg.Limits.IdleTimeout, every: s.server.cfg.Progress}
+	return &relay{client: client, upstream: upstream, crew: &s.server.crew, idle: s.server.cfg.Limits.IdleTimeout, every: s.server.cfg.Progress}
 }
 
 // relayUpgrade carries what follows a 101 until both sides end, and closes
@@ -67,7 +68,9 @@ func (r *relay) run(ctx context.Context, prelude func() ([]byte, error)) error {
 	r.begin()
 	defer r.end()
 	var down sync.WaitGroup
-	down.Go(func() {
+	down.Add(1)
+	r.crew.do(func() {
+		defer down.Done()
 		defer r.contain()
 		r.direction(r.client, r.upstream, nil, &r.received, r.onReceived)
 	})

@@ -16,6 +16,10 @@ const (
 	// spliceBytes is how much the kernel moves before it is counted. A peer
 	// that takes longer than idle_timeout for so much counts as idle.
 	spliceBytes = 256 << 10
+	// spliceMost is the same for a peer that takes spliceBytes within spliceFast,
+	// and then twice as much, and so on: each count costs the kernel's batches.
+	spliceMost = 4 << 20
+	spliceFast = 50 * time.Millisecond
 	// spliceHold is how long a splice may wait for more, holding its pipe.
 	spliceHold = time.Second
 )
@@ -112,13 +116,15 @@ func (r *relay) splice(dst, src *net.TCPConn, m *meter, wrote func(int)) error {
 		r.setSplicing(true)
 		defer r.setSplicing(false)
 	}
+	size := int64(spliceBytes)
 	for {
 		terms := m.changes()
-		g := m.speculate(spliceBytes)
+		g := m.speculate(size)
 		if g.bytes == 0 {
 			return nil
 		}
-		r.setReadDeadline(src, time.Now().Add(spliceHold))
+		began := time.Now()
+		r.setReadDeadline(src, began.Add(spliceHold))
 		if m.changes() != terms { // and wakeSplice came before the deadline
 			_ = src.SetReadDeadline(past)
 		}
@@ -132,6 +138,9 @@ func (r *relay) splice(dst, src *net.TCPConn, m *meter, wrote func(int)) error {
 			return spliceError(err)
 		case n < g.bytes:
 			return io.EOF
+		}
+		if size = min(2*size, spliceMost); time.Since(began) > spliceFast {
+			size = spliceBytes
 		}
 	}
 }
