@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -41,11 +42,11 @@ func maxBookFile(names int) int64 { return 4<<20 + 2048*int64(names) }
 //
 // The file is not synced but when it is rewritten: a power cut may cost answers.
 type bookStore struct {
-	path   string
-	book   *book
-	log    zerolog.Logger
-	failed func() // counts a write that failed
-	kept   bool   // an earlier book was read, whole
+	path  string
+	book  *book
+	log   zerolog.Logger
+	fault func(state, cause string, news bool) // told of each fault; news unless it goes on
+	kept  bool                                 // an earlier book was read, whole
 
 	// Until start the opener's, then only the writing goroutine's.
 	file      *os.File // nil: there is none yet
@@ -53,7 +54,7 @@ type bookStore struct {
 	lines     int       // in the file
 	live      int       // of those, after the last rewrite
 	behind    bool      // the file lacks what only a rewrite brings
-	troubled  bool      // the log says that writing fails
+	troubled  bool      // it was said that it is not kept
 	rewritten time.Time // when that was last tried
 
 	stop    chan struct{}
@@ -65,8 +66,8 @@ type bookStore struct {
 // names be, none for longer than longest, and begins the file anew with it. It
 // never fails: a file that cannot be read is set aside, and one that cannot be
 // written is tried again later; the log says so.
-func openBookStore(path string, b *book, longest time.Duration, stands func(string, allowlists.Host) bool, failed func(), log zerolog.Logger) *bookStore {
-	s := &bookStore{path: path, book: b, log: log, failed: failed, stop: make(chan struct{})}
+func openBookStore(path string, b *book, longest time.Duration, stands func(string, allowlists.Host) bool, fault func(string, string, bool), log zerolog.Logger) *bookStore {
+	s := &bookStore{path: path, book: b, log: log, fault: fault, stop: make(chan struct{})}
 	now := time.Now()
 	bad, err := s.read(func(l bookLine) { b.restore(l, now, now.Add(longest), stands) })
 	switch {
@@ -101,6 +102,11 @@ func (s *bookStore) read(visit func(bookLine)) (bad int, err error) {
 
 // setAside moves a file away that is damaged. What could be read of it is used.
 func (s *bookStore) setAside(bad int, err error) {
+	cause := fmt.Sprintf("%d lines are not as they were written", bad)
+	if err != nil {
+		cause = bareError(err)
+	}
+	s.fault(BookDamaged, cause, true)
 	aside := s.path + ".bad"
 	event := s.log.Warn().Str("file", s.path).Int("bad_lines", bad).AnErr("cause", err)
 	if err := os.Rename(s.path, aside); err != nil {
@@ -139,14 +145,10 @@ func (s *bookStore) close() {
 // run writes what changes, a moment later.
 func (s *bookStore) run() {
 	for stopping := false; !stopping; {
-		var again <-chan time.Time
-		if s.behind {
-			again = time.After(rewriteEvery)
-		}
 		select {
 		case <-s.book.changed:
 			stopping = !s.pause(keepDelay)
-		case <-again:
+		case <-time.After(rewriteEvery): // to look for the file, or try again
 		case <-s.stop:
 			stopping = true
 		}
@@ -169,7 +171,7 @@ func (s *bookStore) pause(d time.Duration) bool {
 // flush brings the file up to date: by what has changed, or as a whole where
 // that is due, or where it is the last chance.
 func (s *bookStore) flush(last bool) {
-	s.behind = s.behind || s.size > maxBookFile(s.book.limit)
+	s.behind = s.behind || s.lost() || s.size > maxBookFile(s.book.limit)
 	if !s.behind {
 		s.behind = !s.append()
 	}
@@ -227,6 +229,7 @@ func (s *bookStore) rewrite() {
 	}
 	if s.troubled {
 		s.log.Info().Str("file", s.path).Msg("the book of answers is kept again")
+		s.fault(BookWell, "", true)
 	}
 	s.behind, s.troubled = false, false
 	s.file, s.size, s.lines, s.live = f, size, lines, lines
@@ -234,7 +237,7 @@ func (s *bookStore) rewrite() {
 
 // complain counts a write that failed, and says so once.
 func (s *bookStore) complain(err error) {
-	s.failed()
+	s.fault(BookFailing, bareError(err), !s.troubled)
 	if !s.troubled {
 		s.log.Warn().Str("file", s.path).Err(err).Msg("the book of answers cannot be kept: answers of now are unknown after a restart, until this is mended")
 	}

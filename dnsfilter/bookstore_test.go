@@ -3,12 +3,14 @@ package dnsfilter
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -25,14 +27,35 @@ type keeper struct {
 	*bookStore
 	log      *bytes.Buffer
 	failures int
+	mu       sync.Mutex
+	told     []string // states
 }
 
 // keepAt opens the book that path keeps, in which pool "gone" is no longer.
 func keepAt(path string, limit int) *keeper {
 	k := &keeper{log: new(bytes.Buffer)}
 	stands := func(pool string, h allowlists.Host) bool { return pool != "gone" && h.String() != "refused.example" }
-	k.bookStore = openBookStore(path, newBook(limit), 2*time.Hour, stands, func() { k.failures++ }, zerolog.New(k.log))
+	k.bookStore = openBookStore(path, newBook(limit), 2*time.Hour, stands, k.take, zerolog.New(k.log))
 	return k
+}
+
+// take counts writes that failed, and keeps the states that are news.
+func (k *keeper) take(state, _ string, news bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if state == BookFailing {
+		k.failures++
+	}
+	if news {
+		k.told = append(k.told, state)
+	}
+}
+
+// states are those that were told.
+func (k *keeper) states() string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return strings.Join(k.told, " ")
 }
 
 // holds lists what a book says of an address to a client of pool build.
@@ -100,8 +123,10 @@ func TestAKeptBookIsReadStrictly(t *testing.T) {
 			}
 			again := keepAt(path, 100) // the file was mended
 			defer again.close()
-			if !again.kept || again.holds(netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("93.0.0.1")) != fmt.Sprint(hosts, ttl.Round(time.Second)) {
-				t.Errorf("afterwards it is kept: %v, %s", again.kept, again.log)
+			held := again.holds(netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("93.0.0.1"))
+			before, later := fmt.Sprint(hosts, ttl.Round(time.Second)), fmt.Sprint(hosts, (ttl-time.Second).Round(time.Second)) // a second may have ended
+			if !again.kept || held != before && held != later {
+				t.Errorf("afterwards it is kept: %v, %s and not %s, %s", again.kept, held, before, again.log)
 			}
 		})
 	}
@@ -230,12 +255,63 @@ func TestABookThatCannotBeKeptIsTriedAgain(t *testing.T) {
 		if lines := strings.Count(k.log.String(), "cannot be kept"); lines != 1 || k.failures < 3 || k.failures > 8 {
 			t.Errorf("%d failures, %d times in the log", k.failures, lines)
 		}
+		if states := k.states(); states != "damaged failing recovered" {
+			t.Errorf("told: %s", states)
+		}
 		k.close()
 		again := keepAt(path, 1000)
 		if got := again.holds(addrN(7), addrN(1)); !strings.HasPrefix(got, "[n1.example]") {
 			t.Errorf("kept %s; the log says %s", got, k.log)
 		}
 	})
+}
+
+// TestABookThatWasNotLeftAloneIsWrittenAnew takes the file, or what is in it,
+// away from a store that runs, with and without answers that come after.
+func TestABookThatWasNotLeftAloneIsWrittenAnew(t *testing.T) {
+	for what, c := range map[string]struct {
+		harm func(path string) error
+		told string
+	}{
+		"deleted":                    {os.Remove, "missing recovered"},
+		"deleted with its directory": {func(path string) error { return os.RemoveAll(filepath.Dir(path)) }, "missing recovered"},
+		"replaced":                   {func(path string) error { return errors.Join(os.Remove(path), os.WriteFile(path, nil, 0o600)) }, "damaged recovered"},
+		"cut":                        {func(path string) error { return os.Truncate(path, 10) }, "damaged recovered"},
+	} {
+		for _, more := range []bool{false, true} {
+			t.Run(fmt.Sprint(what, more), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					path := filepath.Join(t.TempDir(), "state", "book.jsonl")
+					k := keepAt(path, 1000)
+					k.start()
+					add := func(i int) {
+						k.book.add(account{"build", addrN(7)}, hostN(t, i), []netip.Addr{addrN(i)}, time.Now(), time.Now().Add(time.Hour))
+					}
+					add(1)
+					time.Sleep(time.Minute)
+					if err := c.harm(path); err != nil {
+						t.Fatal(err)
+					}
+					if more {
+						add(2)
+					}
+					time.Sleep(rewriteEvery + time.Second)
+					synctest.Wait()
+					again := keepAt(path, 1000) // as after a kill -9 now
+					if got := again.holds(addrN(7), addrN(1)); !strings.HasPrefix(got, "[n1.example]") {
+						t.Errorf("kept %s", got)
+					}
+					if got := again.holds(addrN(7), addrN(2)); more && !strings.HasPrefix(got, "[n2.example]") {
+						t.Errorf("of what came after, kept %s", got)
+					}
+					if states := k.states(); states != c.told {
+						t.Errorf("told: %s", states)
+					}
+					k.close()
+				})
+			})
+		}
+	}
 }
 
 func TestABookIsReadFromNothingButAFile(t *testing.T) {
@@ -362,7 +438,7 @@ func BenchmarkRewrite(b *testing.B) {
 	s, _ := offline(b, nil)
 	fill(b, s)
 	path := filepath.Join(b.TempDir(), "book.jsonl")
-	store := openBookStore(path, s.book, time.Hour, nil, func() {}, zerolog.Nop())
+	store := openBookStore(path, s.book, time.Hour, nil, func(string, string, bool) {}, zerolog.Nop())
 	b.Run("write", func(b *testing.B) {
 		for b.Loop() {
 			store.rewrite()
@@ -377,7 +453,7 @@ func BenchmarkRewrite(b *testing.B) {
 	b.Run("read", func(b *testing.B) {
 		for b.Loop() {
 			into := newBook(defaultBookEntries)
-			openBookStore(path, into, time.Hour, func(string, allowlists.Host) bool { return true }, func() {}, zerolog.Nop()).close()
+			openBookStore(path, into, time.Hour, func(string, allowlists.Host) bool { return true }, func(string, string, bool) {}, zerolog.Nop()).close()
 		}
 	})
 }

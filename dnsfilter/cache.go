@@ -95,6 +95,12 @@ func (c *cache) get(key flightKey, now time.Time) (a answer, upstream string, ok
 	return a, entry.upstream, ok
 }
 
+// has reports whether get would find an answer.
+func (c *cache) has(key flightKey, now time.Time) bool {
+	entry := c.find(key, now)
+	return entry != nil && now.Before(entry.expires)
+}
+
 // getStale is get for an answer whose time is over, when no upstream has a
 // newer one.
 func (c *cache) getStale(key flightKey, now time.Time) (a answer, upstream string, ok bool) {

@@ -86,7 +86,11 @@ type Config struct {
 	BookEntries  int // names in the book of answers, over all pools
 	// BookFile keeps the book of answers over restarts; "" keeps nothing. Its
 	// directory is made if it is missing.
-	BookFile  string
+	BookFile string
+	// BookFault is told when the kept book cannot be written (BookFailing, and
+	// why), was deleted or is not as it was left (BookMissing, BookDamaged), and
+	// when it is kept again (BookWell). It must be quick. Nil: nobody is told.
+	BookFault func(state, cause string)
 	PerClient int // questions a second of one client
 	// Tunnel limits what a client's questions may carry to the owner of a domain.
 	Tunnel MeterLimits

@@ -177,7 +177,7 @@ func TestAnIdleConnectionEnds(t *testing.T) {
 			client, server := net.Pipe()
 			began := time.Now()
 			done := make(chan struct{})
-			go func() { defer close(done); s.serveStream(server, poolOrigin) }()
+			go func() { defer close(done); s.serveStream(server, poolOrigin, account{"build", addrN(1)}) }()
 			if _, err := client.Write([]byte(part.bytes)); err != nil {
 				t.Fatal(err)
 			}
@@ -187,6 +187,48 @@ func TestAnIdleConnectionEnds(t *testing.T) {
 			}
 			client.Close()
 			server.Close()
+		}
+	})
+}
+
+func TestWhoTakesNoRepliesStarvesNobodyElse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, records := offline(t, func(name string, qtype uint16) (*dns.Msg, error) { return answered(name, qtype, 60), nil })
+		s.rates = newRates(1<<20, maxRateClients)
+		one, another := account{"build", addrN(1)}, account{"build", addrN(2)}
+		var wg sync.WaitGroup
+		open := func(by account, count int) (client net.Conn) {
+			client, server := net.Pipe()
+			wg.Go(func() { defer server.Close(); s.serveStream(server, poolOrigin, by) })
+			wg.Go(func() {
+				for range count {
+					wire := asks(t, "allowed.example.")
+					if _, err := client.Write(append([]byte{0, byte(len(wire))}, wire...)); err != nil {
+						return
+					}
+				}
+			})
+			return client
+		}
+		var deaf []net.Conn
+		for range maxClientStreams / 8 { // as many as a client may have
+			deaf = append(deaf, open(one, maxPipeline))
+		}
+		synctest.Wait()
+		if got := len(records()); got != maxStreamed/8 || len(s.slots) != 0 {
+			t.Errorf("a client that takes no replies has %d answered, and holds %d slots of all", got, len(s.slots))
+		}
+		began := time.Now()
+		client := open(another, 1)
+		if n, err := client.Read(make([]byte, 512)); n == 0 || err != nil || time.Since(began) != 0 {
+			t.Errorf("another client waits: %d bytes, %v after %s", n, err, time.Since(began))
+		}
+		for _, c := range append(deaf, client) {
+			c.Close()
+		}
+		wg.Wait()
+		if len(s.streamed.clients) != 0 || len(s.streamed.pools) != 0 || len(s.slots) != 0 {
+			t.Error("something is still held")
 		}
 	})
 }

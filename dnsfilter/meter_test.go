@@ -6,9 +6,13 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"os"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/net/publicsuffix"
 
 	"sallyport/allowlists"
 	"sallyport/dnsfilter"
@@ -270,6 +274,7 @@ func TestNamesOfThePolicyAreNoNewNames(t *testing.T) {
 func TestServicesThatCarryDataAreNotCounted(t *testing.T) {
 	for name, counted := range map[string]bool{
 		"zen.spamhaus.org": false, "sophosxl.net": false, "avqs.mcafee.com": false, "origin.asn.cymru.com": false,
+		"hash.cymru.com": false, "ix.dnsbl.manitu.net": true,
 		"spamhaus.org": true, "zen.spamhaus.org.tunnel.example": true, "notsophosxl.net": true, "duckdns.org": true,
 	} {
 		m := newMetering(t, nil)
@@ -277,6 +282,35 @@ func TestServicesThatCarryDataAreNotCounted(t *testing.T) {
 		if (passed < 2000) != counted {
 			t.Errorf("%d names under %s passed", passed, name)
 		}
+	}
+}
+
+// serviceLine is a line of the services: a zone below a registrable domain, or
+// such a domain, and the address of a document that names it.
+var serviceLine = regexp.MustCompile(`^([a-z0-9-]+\.)+[a-z]+ https?://([a-z0-9-]+\.)+[a-z]+/[^ ]+$`)
+
+func TestServicesThatCarryDataHaveASource(t *testing.T) {
+	text, err := os.ReadFile("meterservices.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	zones := make(map[string]bool)
+	for line := range strings.Lines(string(text)) {
+		line = strings.TrimSuffix(line, "\n")
+		if strings.HasPrefix(line, "#") {
+			continue
+		}
+		zone, _, _ := strings.Cut(line, " ")
+		if !serviceLine.MatchString(line) || zones[zone] {
+			t.Errorf("%q: write a zone once, a space, and the address of a public document that names it", line)
+		}
+		zones[zone] = true
+		if suffix, icann := publicsuffix.PublicSuffix(zone); !icann || suffix == zone {
+			t.Errorf("strangers can have names under %s", zone)
+		}
+	}
+	if len(zones) < 10 {
+		t.Errorf("%d zones", len(zones))
 	}
 }
 

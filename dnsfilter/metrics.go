@@ -13,6 +13,7 @@ type metrics struct {
 	up      *prometheus.GaugeVec
 	// bookFailures counts tries to write the kept book that failed.
 	bookFailures prometheus.Counter
+	bookFaults   *prometheus.CounterVec
 }
 
 // newMetrics makes the collectors and registers them, unless r is nil.
@@ -32,6 +33,12 @@ func newMetrics(r prometheus.Registerer, cacheEntries func() int) (*metrics, err
 		bookFailures: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "sallyport_book_write_failures_total", Help: "Tries to write the kept book of answers that failed.",
 		}),
+		bookFaults: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "sallyport_book_faults_total", Help: "Times that the kept book of answers was not as it was left.",
+		}, []string{"state"}),
+	}
+	for _, state := range []string{BookMissing, BookDamaged} {
+		m.bookFaults.WithLabelValues(state)
 	}
 	entries := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "sallyport_dns_cache_entries", Help: "Answers in the cache.",
@@ -39,7 +46,7 @@ func newMetrics(r prometheus.Registerer, cacheEntries func() int) (*metrics, err
 	if r == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.queries, m.seconds, m.up, m.bookFailures, entries} {
+	for _, c := range []prometheus.Collector{m.queries, m.seconds, m.up, m.bookFailures, m.bookFaults, entries} {
 		if err := r.Register(c); err != nil {
 			return nil, err
 		}

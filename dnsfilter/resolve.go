@@ -25,9 +25,13 @@ func (s *Server) Lookup(ctx context.Context, sub allowlists.Subject, h allowlist
 		recs  [2]QueryRecord
 		wg    sync.WaitGroup
 	)
-	for i, qtype := range types {
-		wg.Go(func() { outs[i], recs[i] = s.lookupOne(ctx, sub, h, qtype) })
+	ask := func(i int) { outs[i], recs[i] = s.lookupOne(ctx, sub, h, types[i]) }
+	if s.cache.has(flightKey{name: h.String(), qtype: types[0]}, time.Now()) {
+		ask(0) // at once: it needs no goroutine
+	} else {
+		wg.Go(func() { ask(0) })
 	}
+	ask(1)
 	wg.Wait()
 	var answer allowlists.Answer
 	for i := range types {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+	"golang.org/x/net/ipv4"
 )
 
 // maxHandlers bounds the questions of clients that are being worked on. When
@@ -44,8 +45,12 @@ type Server struct {
 
 	bound    []*bound
 	streams  *streams
+	streamed *turns         // of questions over TCP until their replies are taken
 	slots    chan struct{}  // one token per handler
 	handlers sync.WaitGroup // clients' questions being worked on
+	idle     chan packet    // takes a packet where a goroutine waits for one
+	idlers   atomic.Int32   // that wait
+	taken    atomic.Bool    // a packet was, since restPackets looked
 	stopping atomic.Bool
 	closing  sync.Once
 }
@@ -53,8 +58,9 @@ type Server struct {
 // bound is one Listener with its sockets.
 type bound struct {
 	Listener
-	udp *net.UDPConn
-	tcp *net.TCPListener
+	udp     *net.UDPConn
+	tcp     *net.TCPListener
+	replies chan ipv4.Message // to be sent by udp
 }
 
 // New checks the configuration and makes a Server. It reads resolv.conf where
@@ -75,8 +81,8 @@ func New(cfg Config) (*Server, error) {
 		rates:   newRates(cfg.PerClient, maxRateClients),
 		book:    newBook(cfg.BookEntries),
 		follows: newFollows(),
-		streams: newStreams(),
-		slots:   make(chan struct{}, maxHandlers),
+		streams: newStreams(), streamed: newTurns(maxStreamed),
+		slots: make(chan struct{}, maxHandlers), idle: make(chan packet),
 	}
 	if cfg.Blocked == BlockedREFUSED {
 		s.blocked = dns.RcodeRefused
@@ -101,7 +107,7 @@ func New(cfg Config) (*Server, error) {
 func (s *Server) Listen() error {
 	if s.cfg.BookFile != "" {
 		s.store = openBookStore(s.cfg.BookFile, s.book, s.cfg.MaxTTL+s.cfg.BookGrace,
-			standsUnder(s.cfg.Policy(), time.Now()), s.metrics.bookFailures.Inc, s.cfg.Log)
+			standsUnder(s.cfg.Policy(), time.Now()), s.bookFault, s.cfg.Log)
 	}
 	for _, l := range s.cfg.Listeners {
 		b, err := bind(l)
@@ -147,7 +153,7 @@ func bind(l Listener) (*bound, error) {
 		if err == nil {
 			udp := udp.(*net.UDPConn)
 			_ = udp.SetReadBuffer(readBuffer) // as much of it as the kernel grants
-			return &bound{Listener: l, udp: udp, tcp: tcp.(*net.TCPListener)}, wantDestination(udp)
+			return &bound{Listener: l, udp: udp, tcp: tcp.(*net.TCPListener), replies: make(chan ipv4.Message, udpBatch)}, wantDestination(udp)
 		}
 		tcp.Close()
 		if wanted.Port != 0 || try == bindTries {
@@ -192,7 +198,12 @@ func (s *Server) BookKept() bool { return s.store != nil && s.store.kept }
 // listener that broke; the others are stopped then too.
 func (s *Server) Serve(ctx context.Context) error {
 	loops := make(chan error, 2*len(s.bound))
+	var senders, resting sync.WaitGroup
+	awake, rest := context.WithCancel(context.WithoutCancel(ctx))
+	defer rest()
+	resting.Go(func() { s.restPackets(awake) })
 	for _, b := range s.bound {
+		senders.Go(b.sendReplies)
 		go func() { loops <- s.serveUDP(b) }()
 		go func() { loops <- s.serveTCP(b) }()
 	}
@@ -208,7 +219,14 @@ func (s *Server) Serve(ctx context.Context) error {
 		failed = errors.Join(failed, <-loops)
 	}
 	s.streams.wait()
+	rest()
+	resting.Wait()
+	close(s.idle) // every loop that fills it has ended
 	s.handlers.Wait()
+	for _, b := range s.bound {
+		close(b.replies)
+	}
+	senders.Wait()
 	s.Close()
 	return failed
 }

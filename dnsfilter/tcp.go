@@ -18,7 +18,11 @@ const (
 	clientIdle       = 10 * time.Second // from one question to the next
 	clientRead       = 5 * time.Second  // for a message once its length came
 	clientWrite      = 5 * time.Second  // for a reply
-	acceptPause      = 100 * time.Millisecond
+	// maxStreamed bounds the questions over TCP that are worked on, or whose
+	// reply is not taken yet: half for a pool, a quarter of that for a client. A
+	// reply is 64 KiB at most.
+	maxStreamed = 2048
+	acceptPause = 100 * time.Millisecond
 )
 
 // streams is the set of open connections. Safe for concurrent use.
@@ -124,17 +128,18 @@ func (s *Server) startStream(c *net.TCPConn, b *bound) {
 	go func() {
 		defer s.streams.remove(c, by)
 		defer c.Close()
-		s.serveStream(c, from)
+		s.serveStream(c, from, by)
 	}()
 }
 
 // serveStream answers the questions of one connection, side by side and in
 // whatever order they are done, and returns when none comes any more and all
-// replies are out.
-func (s *Server) serveStream(c net.Conn, from origin) {
+// replies are out. Whoever takes no replies holds a turn of his own client and
+// pool with each, and none of slots, which all share.
+func (s *Server) serveStream(c net.Conn, from origin, by account) {
 	var (
 		busy  = make(chan struct{}, maxPipeline)
-		write sync.Mutex // one reply at a time
+		write = make(chan struct{}, 1) // one reply at a time
 		wg    sync.WaitGroup
 	)
 	defer wg.Wait()
@@ -144,15 +149,17 @@ func (s *Server) serveStream(c net.Conn, from origin) {
 			return
 		}
 		busy <- struct{}{}
-		s.slots <- struct{}{}
+		if !s.streamed.take(s.ctx, by) {
+			return
+		}
 		wg.Go(func() {
-			defer func() { <-s.slots; <-busy }()
-			reply := s.handle(s.ctx, raw, from)
+			defer func() { s.streamed.giveBack(by); <-busy }()
+			reply := s.answerStreamed(raw, from)
 			if reply == nil {
 				return
 			}
-			write.Lock()
-			defer write.Unlock()
+			write <- struct{}{}
+			defer func() { <-write }()
 			if writeStream(c, reply) != nil {
 				c.Close() // ends the read too
 			}
@@ -161,6 +168,13 @@ func (s *Server) serveStream(c net.Conn, from origin) {
 			return
 		}
 	}
+}
+
+// answerStreamed answers one message as soon as there is a slot.
+func (s *Server) answerStreamed(raw []byte, from origin) []byte {
+	s.slots <- struct{}{}
+	defer func() { <-s.slots }()
+	return s.handle(s.ctx, raw, from)
 }
 
 // readStream reads one message with its length before it. Of one longer than

@@ -1,9 +1,11 @@
 package dnsfilter
 
 import (
+	"context"
 	"errors"
 	"net"
 	"net/netip"
+	"runtime"
 	"sync"
 	"time"
 
@@ -35,14 +37,26 @@ func wantDestination(udp *net.UDPConn) error {
 	return nil
 }
 
+// udpBatch is how many packets one system call reads or writes, at most.
+const udpBatch = 32
+
 // serveUDP reads packets until the socket is stopped. A packet that cannot be
 // read ends nothing.
 func (s *Server) serveUDP(b *bound) error {
 	at := b.udp.LocalAddr().(*net.UDPAddr).AddrPort()
+	conn := ipv4.NewPacketConn(b.udp) // its batches are those of either family
+	batch, buffers := make([]ipv4.Message, udpBatch), make([]*[]byte, udpBatch)
+	for i := range batch {
+		batch[i].OOB = make([]byte, oobSize)
+	}
 	for {
-		buffer := packetBuffers.Get().(*[]byte)
-		oob := make([]byte, oobSize)
-		n, oobn, _, client, err := b.udp.ReadMsgUDPAddrPort(*buffer, oob)
+		for i := range batch {
+			if buffers[i] == nil {
+				buffers[i] = packetBuffers.Get().(*[]byte)
+				batch[i].Buffers = [][]byte{*buffers[i]}
+			}
+		}
+		n, err := conn.ReadBatch(batch, 0)
 		switch {
 		case err == nil:
 		case s.stopping.Load():
@@ -50,21 +64,123 @@ func (s *Server) serveUDP(b *bound) error {
 		case errors.Is(err, net.ErrClosed):
 			return err
 		default:
-			packetBuffers.Put(buffer)
 			s.pause(err, "reading a DNS packet")
 			continue
 		}
-		local, reply := destination(oob[:oobn], at)
-		from := origin{client: s.known(client), local: plain(local), pool: b.Pool, iface: b.Iface, udp: true, peer: plain(client)}
-		s.slots <- struct{}{}
-		s.handlers.Go(func() {
-			defer func() { <-s.slots }()
-			from.machine = s.cfg.Machine(from.iface, from.client.Addr())
-			if answer := s.handle(s.ctx, (*buffer)[:n], from); answer != nil {
-				_, _, _ = b.udp.WriteMsgUDPAddrPort(answer, reply, client) // the client asks again
+		for i, m := range batch[:n] {
+			from, ok := m.Addr.(*net.UDPAddr)
+			if !ok {
+				continue // there is nobody to answer
 			}
-			packetBuffers.Put(buffer)
-		})
+			local, reply := destination(m.OOB[:m.NN], at)
+			s.takePacket(packet{b, buffers[i], m.N, from, local, reply})
+			buffers[i] = nil
+		}
+	}
+}
+
+// A packet is a datagram of a client, and the way back.
+type packet struct {
+	bound  *bound
+	buffer *[]byte // of packetBuffers
+	n      int
+	client *net.UDPAddr // as the packet has it
+	local  netip.AddrPort
+	reply  []byte // control message
+}
+
+// idlePackets is how many goroutines wait for the next packet, as their stacks
+// have grown already.
+const idlePackets = 64
+
+// takePacket has a packet answered, as soon as there is a slot.
+func (s *Server) takePacket(p packet) {
+	s.slots <- struct{}{}
+	s.taken.Store(true)
+	select {
+	case s.idle <- p:
+	default:
+		s.handlers.Go(func() { s.answerPackets(p) })
+	}
+}
+
+// answerPackets answers a packet, and then others, while there is need.
+func (s *Server) answerPackets(p packet) {
+	for more := true; more; {
+		s.answerPacket(&p)
+		if s.idlers.Add(1) > idlePackets {
+			s.idlers.Add(-1)
+			return
+		}
+		p = <-s.idle // the zero packet says to go
+		more = p.bound != nil
+		s.idlers.Add(-1)
+	}
+}
+
+// packetRest is how long no packet comes before nobody waits for one.
+const packetRest = 5 * time.Second
+
+// restPackets lets the goroutines go that wait for packets when none come,
+// until ctx ends.
+func (s *Server) restPackets(ctx context.Context) {
+	look := time.NewTicker(packetRest)
+	defer look.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-look.C:
+		}
+		for quiet := !s.taken.Swap(false); quiet; {
+			select {
+			case s.idle <- packet{}:
+			default:
+				quiet = false
+			}
+		}
+	}
+}
+
+// answerPacket answers one packet and gives its slot and buffer back.
+func (s *Server) answerPacket(p *packet) {
+	defer func() { <-s.slots }()
+	client := p.client.AddrPort()
+	from := origin{client: s.known(client), local: plain(p.local), pool: p.bound.Pool, iface: p.bound.Iface, udp: true, peer: plain(client)}
+	from.machine = s.cfg.Machine(from.iface, from.client.Addr())
+	if answer := s.handle(s.ctx, (*p.buffer)[:p.n], from); answer != nil {
+		p.bound.replies <- ipv4.Message{Buffers: [][]byte{answer}, OOB: p.reply, Addr: p.client}
+	}
+	packetBuffers.Put(p.buffer)
+}
+
+// sendReplies writes what comes in replies until they are closed, those that
+// come together by one system call. A reply that cannot be sent is lost: the
+// client asks again.
+func (b *bound) sendReplies() {
+	conn := ipv4.NewPacketConn(b.udp)
+	batch := make([]ipv4.Message, 0, udpBatch)
+	for first := range b.replies {
+		batch = append(batch[:0], first)
+		runtime.Gosched() // what is about to be answered goes with it
+		for more := true; more && len(batch) < udpBatch; {
+			select {
+			case next, ok := <-b.replies:
+				if more = ok; ok {
+					batch = append(batch, next)
+				}
+			default:
+				more = false
+			}
+		}
+		for left := batch; len(left) > 0; {
+			n, err := conn.WriteBatch(left, 0)
+			if n = max(n, 0); err != nil && n < len(left) {
+				n++ // the one that failed
+			}
+			left = left[n:]
+		}
+		clear(batch)
 	}
 }
 
