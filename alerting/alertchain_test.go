@@ -1,6 +1,7 @@
 package alerting_test
 
 import (
+	"fmt"
 	"io"
 	"net/http"
 	"net/netip"
@@ -63,6 +64,31 @@ func TestFromTheRecordToSlack(t *testing.T) {
 	}
 	if found[alerting.AlertDeniedThenDirect] != 1 || found[alerting.AlertDeniedEgress] != 1 {
 		t.Errorf("alert lines: %v", found)
+	}
+}
+
+// TestWhatHasNoNameStopsNoSink has a client without a pool fold its refusals
+// with those of messages that could not be read.
+func TestWhatHasNoNameStopsNoSink(t *testing.T) {
+	s := newServer(t, nil)
+	config := toFile(filepath.Join(t.TempDir(), "events.jsonl"))
+	config.Alerts = allowlists.Alerts{Slack: allowlists.Slack{WebhookURL: s.URL}}
+	g := newLog(t, config).run(t)
+	for i, name := range []string{"", "a.example.", "b.example.", "c.example.", "d.example.", "e.example.", "f.example."} {
+		g.ObserveQuery(dnsfilter.QueryRecord{
+			ID: fmt.Sprint("aaaabbbbccc", i), Time: time.Now(), Subject: allowlists.Subject{Client: netip.MustParseAddr("10.20.0.7")}, By: "client",
+			Name: name, Decision: allowlists.Decision{Reason: allowlists.NoPool}, RCode: 5,
+		})
+	}
+	if err := g.stop(); err != nil {
+		t.Fatal(err)
+	}
+	all := ""
+	for _, body := range s.bodies {
+		all += strings.Join(checkSlack(t, []byte(body)), "\n")
+	}
+	if !strings.Contains(all, "7 destinations were refused") || !strings.Contains(all, "an unknown destination") {
+		t.Errorf("Slack was told %q", all)
 	}
 }
 

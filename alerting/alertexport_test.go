@@ -2,7 +2,10 @@ package alerting
 
 import (
 	"context"
+	"crypto/x509"
+	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"time"
 
@@ -23,9 +26,10 @@ type CorrelatorSetup struct {
 	Store      Store
 	Send       func(*http.Request) (*http.Response, error)
 	Groups     int
-	Lost       bool // the state was damaged
-	Direct     bool // sinks use real sockets
-	Deaf       bool // nobody answers probes
+	Lost       bool         // the state was damaged
+	Direct     bool         // sinks use real sockets
+	Client     *http.Client // sinks send by it
+	Deaf       bool         // nobody answers probes
 	Now        func() time.Time
 }
 
@@ -45,6 +49,14 @@ func (f doFunc) Do(r *http.Request) (*http.Response, error) {
 	return f.send(r)
 }
 
+// HTTPClient is the client of a sink, but for how it dials and whom it trusts.
+func HTTPClient(dial func(ctx context.Context, network, address string) (net.Conn, error), roots *x509.CertPool) *http.Client {
+	client := newHTTPClient()
+	transport := client.Transport.(*http.Transport)
+	transport.DialContext, transport.TLSClientConfig.RootCAs = dial, roots
+	return client
+}
+
 // A Correlator is a correlator for tests.
 type Correlator struct{ c *correlator }
 
@@ -62,6 +74,9 @@ func NewCorrelator(s CorrelatorSetup) (Correlator, error) {
 	}
 	if s.Send != nil && !s.Direct {
 		config.client = doFunc{s.Send, s.Deaf}
+	}
+	if s.Client != nil {
+		config.client = s.Client
 	}
 	c, err := newCorrelator(config)
 	if err != nil {
@@ -113,6 +128,22 @@ const (
 // A SlackItem is what FuzzSlack varies.
 type SlackItem = item
 
+// EncodeSlackDay makes the body of a daily summary of events and what was found
+// in them, from a time to another.
+func EncodeSlackDay(id string, from, to time.Time, fill func(count func(*Event), found func(pool, alert, host string, severity Severity, times int))) ([]byte, error) {
+	d := newDay(from)
+	d.To = to
+	fill(d.observe, func(pool, alert, host string, severity Severity, times int) {
+		for range times {
+			d.count(&finding{pool: pool, alert: alert, severity: severity, host: host}, true)
+		}
+	})
+	if len(d.Refused) > dayRefused || len(d.Pools) > dayPools+1 || len(d.New) > dayNew {
+		return nil, fmt.Errorf("a day holds %d destinations, %d pools and %d new ones", len(d.Refused), len(d.Pools), len(d.New))
+	}
+	return encodeSlack(&message{ID: id, Day: d}, allowlists.Links{})
+}
+
 // EncodeSlack makes the body of a Slack message.
 func EncodeSlack(id string, items []SlackItem, links allowlists.Links) ([]byte, error) {
 	return encodeSlack(&message{ID: id, Items: items}, links)
@@ -150,3 +181,18 @@ func (t Correlator) UploadState() (tunnels, hours int) {
 	}
 	return 0, 0
 }
+
+// PastMost bounds half of PastAnswers.
+const PastMost = pastMost
+
+// PastAnswers is the memory of past answers.
+type PastAnswers struct{ pastAnswers }
+
+// Observe takes an event.
+func (p *PastAnswers) Observe(e Event) { p.observe(&e) }
+
+// Expire forgets what is old.
+func (p *PastAnswers) Expire(now time.Time) { p.expire(now) }
+
+// Size counts what is remembered.
+func (p *PastAnswers) Size() int { return len(p.newer) + len(p.older) }

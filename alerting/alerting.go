@@ -87,6 +87,7 @@ func New(config Config) (*Alerting, error) {
 		return nil, err
 	}
 	a.reader, a.correlator, a.usual = reader, reader, reader.usual
+	sink.kept = reader.keptUpTo
 	return a, nil
 }
 
@@ -143,8 +144,8 @@ func (a *Alerting) System(event string, details map[string]any) {
 			details = make(map[string]any)
 		}
 		details["alerts_survive_restart"] = a.survives()
-		if !a.survives() {
-			a.config.Log.Warn().Msg("alerts do not survive a restart: that takes log.events in a file and alerts.state_dir")
+		if !a.survives() && a.config.Alerts.StateDir != "" { // else the correlator said so
+			a.config.Log.Warn().Msg("log.events is no file: after a kill, nobody is told of what was logged and not told yet")
 		}
 	}
 	e := Event{Time: eventTime(time.Now()), Kind: KindSystem, Event: event, Details: details}

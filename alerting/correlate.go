@@ -79,11 +79,16 @@ type correlator struct {
 	usual     *usualNames // of baseline; needs no lock
 	turns     map[string]*turn
 	position  Position
-	moved     bool // position is not kept yet
-	broken    bool // the last commit did not work
-	damaged   bool // what was kept could not be read in full
+	moved     bool     // position is not kept yet
+	kept      Position // that the store has
+	broken    bool     // the last commit did not work
+	damaged   bool     // what was kept could not be read in full
 	next      struct{ expire, expiry time.Time }
 	suspects  suspects
+	day       *day // nil without a daily summary
+	dayUnkept bool // day is to be kept
+
+	daily time.Duration // when the daily summary is due, since midnight in UTC
 }
 
 // newCorrelator checks the configuration and opens nothing.
@@ -98,6 +103,13 @@ func newCorrelator(config correlatorConfig) (*correlator, error) {
 		config: config, refused: newRefusedNames(), usual: &usualNames{}, turns: make(map[string]*turn), drain: make(chan struct{}), wake: make(chan struct{}, 1),
 		unkept: make(chan struct{}, 1), storing: make(chan struct{}, 1), suspects: newSuspects(),
 		durable: config.store != nil || config.alerts.StateDir != "", store: config.store,
+	}
+	daily, wanted, err := clock(config.alerts.Slack.Daily)
+	if err != nil {
+		return nil, fmt.Errorf("alerts.slack.daily: %w", err)
+	}
+	if wanted {
+		c.daily, c.day = daily, newDay(eventTime(config.now()))
 	}
 	c.window = config.duration("denied_then_direct_window", 30*time.Second)
 	c.keep = config.duration("webhook_keep", 24*time.Hour)
@@ -162,6 +174,9 @@ func (c *correlator) take(e *Event) {
 	if !e.Pos.IsZero() {
 		c.position, c.moved = e.Pos, true
 	}
+	if c.day != nil {
+		c.day.observe(e)
+	}
 	var findings []finding
 	for _, d := range c.detectors {
 		findings = append(findings, d.observe(e, e.Time)...)
@@ -180,6 +195,9 @@ func (c *correlator) take(e *Event) {
 func (c *correlator) count(f *finding, now time.Time) {
 	c.metrics.alerts.WithLabelValues(f.pool, f.alert, f.severity.String()).Inc()
 	g := c.groups.add(f, now)
+	if c.day != nil {
+		c.day.count(f, g.Count == 1)
+	}
 	if g.Severity >= High {
 		c.suspects.add(clientOf{f.pool, f.client}, now)
 	}
@@ -280,6 +298,7 @@ func (c *correlator) expire(now time.Time) {
 		d.expire(now)
 	}
 	c.refused.expire(now)
+	c.keepDay()
 	c.usual.set(c.baseline)
 	for _, s := range c.sinks {
 		c.giveUp(s, now)
@@ -358,6 +377,7 @@ func (c *correlator) warnOfExpiry(now time.Time) {
 func (c *correlator) close() error {
 	c.mu.Lock()
 	c.tellLog(c.config.now(), true)
+	c.keepDay()
 	c.mu.Unlock()
 	err := c.commit()
 	c.storing <- struct{}{}

@@ -192,6 +192,10 @@ func TestEachAlertIsRaisedByWhatItNames(t *testing.T) {
 		{"enforcement is there", events{{Kind: alerting.KindSystem, Event: alerting.SystemEnforcement, Time: noon, Details: map[string]any{"state": "in-place"}}}, ""},
 		{"a reload did not work", events{{Kind: alerting.KindSystem, Event: alerting.SystemReloadFailed, Time: noon}}, "policy:medium:1"},
 		{"the log is degraded", events{{Kind: alerting.KindSystem, Event: alerting.SystemLogDegraded, Time: noon}}, "policy:medium:1"},
+		{"the log was deleted", events{{Kind: alerting.KindSystem, Event: alerting.SystemLogDegraded, Time: noon, Details: map[string]any{"state": "missing"}}}, "policy:medium:1"},
+		{"the log is well again", events{{Kind: alerting.KindSystem, Event: alerting.SystemLogDegraded, Time: noon, Details: map[string]any{"state": "recovered"}}}, ""},
+		{"the book of answers is not kept", events{{Kind: alerting.KindSystem, Event: alerting.SystemBookFailed, Time: noon, Details: map[string]any{"state": "failing"}}}, "policy:medium:1"},
+		{"the book of answers is kept again", events{{Kind: alerting.KindSystem, Event: alerting.SystemBookFailed, Time: noon, Details: map[string]any{"state": "recovered"}}}, ""},
 		{"work is refused as the log is degraded", events{connect("a.example", 443, reason(allowlists.LogDegraded)), connect("b.example", 443, reason(allowlists.LogDegraded))}, "policy:medium:2"},
 		{"a tunnel ends with a policy", events{connect("a.example", 443, reason(allowlists.PolicyChanged), func(e *alerting.Event) { e.Phase = alerting.PhaseClose })}, ""},
 	} {

@@ -52,7 +52,7 @@ func (c *correlator) commit() error {
 	defer func() { <-c.storing }()
 	c.mu.Lock()
 	changes, err := c.changes()
-	was := c.clean()
+	was, position := c.clean(), c.position
 	c.mu.Unlock()
 	if err == nil {
 		err = c.store.Commit(changes)
@@ -63,20 +63,34 @@ func (c *correlator) commit() error {
 	c.tellKept(err)
 	if err != nil {
 		c.soil(was)
+		return err
 	}
-	return err
+	c.kept = position
+	return nil
+}
+
+// keptUpTo is the place up to which what was taken is kept; zero where nothing
+// is, or ends with the process.
+func (c *correlator) keptUpTo() Position {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.durable {
+		return Position{}
+	}
+	return c.kept
 }
 
 // dirt says what the store does not have: what clean took, and soil gives back.
 type dirt struct {
-	moved                     bool
+	moved, day                bool
 	groups, messages, entries map[string]bool
 	learning                  []string // pools
 }
 
 // clean forgets what is dirty and returns it. The caller holds mu.
 func (c *correlator) clean() dirt {
-	was := dirt{moved: c.moved, groups: c.groups.dirty, messages: c.groups.dirtyMessages}
+	was := dirt{moved: c.moved, day: c.dayUnkept, groups: c.groups.dirty, messages: c.groups.dirtyMessages}
+	c.dayUnkept = false
 	c.moved, c.groups.dirty, c.groups.dirtyMessages = false, make(map[string]bool), make(map[string]bool)
 	if c.baseline == nil {
 		return was
@@ -92,7 +106,7 @@ func (c *correlator) clean() dirt {
 
 // soil marks as dirty what could not be kept. The caller holds mu.
 func (c *correlator) soil(was dirt) {
-	c.moved = c.moved || was.moved
+	c.moved, c.dayUnkept = c.moved || was.moved, c.dayUnkept || was.day
 	maps.Copy(c.groups.dirty, was.groups)
 	maps.Copy(c.groups.dirtyMessages, was.messages)
 	if c.baseline == nil {
@@ -108,7 +122,7 @@ func (c *correlator) soil(was dirt) {
 
 // isDirty reports whether something is not kept yet. The caller holds mu.
 func (c *correlator) isDirty() bool {
-	if c.moved || len(c.groups.dirty) > 0 || len(c.groups.dirtyMessages) > 0 {
+	if c.moved || c.dayUnkept || len(c.groups.dirty) > 0 || len(c.groups.dirtyMessages) > 0 {
 		return true
 	}
 	if c.baseline == nil {
@@ -136,6 +150,9 @@ func (c *correlator) changes() (changes []Change, err error) {
 	}
 	if c.moved {
 		put(storePosition, "", true, c.position)
+	}
+	if c.dayUnkept {
+		put(storeDay, "", true, c.day)
 	}
 	for key := range c.groups.dirty {
 		g := c.groups.open[key]

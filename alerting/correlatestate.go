@@ -35,7 +35,7 @@ func (c *correlator) load() error {
 		kind string
 		read func(key string, value []byte) error
 	}{
-		{storePosition, c.loadPosition}, {storeGroup, c.loadGroup}, {storeMessage, c.loadMessage},
+		{storePosition, c.loadPosition}, {storeGroup, c.loadGroup}, {storeMessage, c.loadMessage}, {storeDay, c.loadDay},
 		{storeLearning, c.loadLearning}, {storeBaseline, c.loadEntry},
 	} {
 		if err := c.read(step.kind, step.read); err != nil {
@@ -57,7 +57,7 @@ func (c *correlator) loadPosition(_ string, value []byte) error {
 	if err := json.Unmarshal(value, &position); err != nil {
 		return err
 	}
-	c.position = position
+	c.position, c.kept = position, position
 	return nil
 }
 

@@ -3,6 +3,7 @@ package alerting
 import (
 	"fmt"
 	"net/netip"
+	"strings"
 	"time"
 
 	"sallyport/allowlists"
@@ -117,6 +118,10 @@ func hostOf(e *Event) string {
 func isLiteral(host string) bool {
 	if len(host) > 1 && host[0] == '[' && host[len(host)-1] == ']' {
 		host = host[1 : len(host)-1]
+	}
+	// One ends with a digit or has a colon; to find out what ails a name costs more.
+	if host == "" || host[len(host)-1]-'0' > 9 && strings.IndexByte(host, ':') < 0 {
+		return false
 	}
 	_, err := netip.ParseAddr(host)
 	return err == nil

@@ -42,10 +42,7 @@ func (deniedEgress) observe(e *Event, _ time.Time) []finding {
 		return nil
 	}
 	f := found(e, AlertDeniedEgress, Medium)
-	f.subject = f.host
-	if f.subject == "" && f.ip.IsValid() {
-		f.subject = f.ip.String()
-	}
+	f.subject = destination(f.host, f.ip, 0) // never "", also where a message could not be read
 	what := destination(f.host, f.ip, f.port)
 	if isPacket(e) {
 		what = e.Via + " to " + what

@@ -11,13 +11,16 @@ import (
 // gave this pool, and in its place denied-then-direct where a name was refused
 // to the same client shortly before.
 //
-// State: the refused names of each client, see refusedNames.
+// State: the refused names of each client, see refusedNames, and the answers of
+// each pool, see pastAnswers.
 type direct struct {
 	window time.Duration // from the refused name to the connection
 	names  *refusedNames
+	past   pastAnswers
 }
 
 func (d *direct) observe(e *Event, now time.Time) []finding {
+	d.past.observe(e)
 	if e.Kind != KindConn || !decides(e) {
 		return nil
 	}
@@ -32,10 +35,16 @@ func (d *direct) observe(e *Event, now time.Time) []finding {
 	f.subject = directSubject(e)
 	f.summary = fmt.Sprintf("%s connected to %s, an address that no answer gave %s", f.client, destination("", e.IP, e.Port), poolName(f.pool))
 	f.suggest = allowLine(e)
+	if a, ok := d.past.last(e.Pool, e.IP); ok && a.time.Before(e.Time) {
+		f.evidence = []string{a.id, e.ID}
+		f.summary = fmt.Sprintf("%s connected to %s, which %s was given for %s %s before: that answer is no longer good", f.client,
+			destination("", e.IP, e.Port), poolName(f.pool), a.host, e.Time.Sub(a.time).Round(time.Second))
+	}
 	return []finding{f}
 }
 
-func (d *direct) expire(time.Time) {} // names belongs to the correlator
+// expire forgets old answers; names belongs to the correlator.
+func (d *direct) expire(now time.Time) { d.past.expire(now) }
 
 // directSubject is the address, so that all ports of it are one group.
 func directSubject(e *Event) string {

@@ -9,7 +9,7 @@ func (c *correlator) newDetectors() []detector {
 	config := &c.config
 	return []detector{
 		deniedEgress{},
-		&direct{c.window, c.refused},
+		&direct{window: c.window, names: c.refused},
 		&metadataAccess{c.window, c.refused},
 		newScan(config),
 		rebinding{},

@@ -18,10 +18,14 @@ func (policyTrouble) observe(e *Event, _ time.Time) []finding {
 	case e.Kind == KindSystem && e.Event == SystemReloadFailed:
 		subject, summary = SystemReloadFailed, "the policy was not reloaded; the last good one goes on serving"
 	case e.Kind == KindSystem && e.Event == SystemLogDegraded:
-		if e.Details["state"] == "recovered" {
+		switch e.Details["state"] {
+		case logWell:
 			return nil
+		case logMissing, logReplaced, logMoved:
+			subject, summary = SystemLogDegraded+" file", "the file of the event log was not left alone"
+		default:
+			subject, summary = SystemLogDegraded, "the event log is degraded"
 		}
-		subject, summary = SystemLogDegraded, "the event log is degraded"
 		if cause, ok := e.Details["cause"].(string); ok && cause != "" {
 			summary += ": " + cause
 		}
@@ -34,6 +38,14 @@ func (policyTrouble) observe(e *Event, _ time.Time) []finding {
 		default:
 			subject, summary = SystemStateFailed+" "+stateDamaged, "the kept state of alerts was deleted or damaged"
 		}
+		if cause, ok := e.Details["error"].(string); ok && cause != "" {
+			summary += ": " + cause
+		}
+	case e.Kind == KindSystem && e.Event == SystemBookFailed:
+		if e.Details["state"] == stateWell {
+			return nil
+		}
+		subject, summary = SystemBookFailed, "the book of answers is not kept as it should be"
 		if cause, ok := e.Details["error"].(string); ok && cause != "" {
 			summary += ": " + cause
 		}

@@ -25,7 +25,7 @@ allowed or refused. The JSON Schema is [events.schema.json](events.schema.json).
   bytes and its lists after 2 items.
 - The line of a refusal is written before the refusal is sent, unless writing fails or takes longer than a second. Lines of
   allowed traffic may wait 100 ms.
-- On SIGHUP the file is opened again, so that it can be renamed away. Every line is in one file, whole.
+- On SIGHUP the file is opened again, so that it can be renamed away. Every line is in one file, whole. A file that is deleted is made again ([below](#when-the-log-cannot-be-written)).
 `
 
 // documentTail ends docs/events.md.
@@ -35,7 +35,25 @@ const documentTail = `
 Lines wait in a buffer of 64 MiB while writing is tried again, every second at the latest. What went out of a line in part is completed.
 When the buffer is full, ` + "`log.on_error: continue`" + ` drops further lines and counts them in ` + "`sallyport_events_dropped_total`" + `;
 ` + "`deny`" + ` closes the gate when it is 7/8 full (` + "`log-degraded`" + `), until it is half empty. ` + "`log-degraded`" + ` events say so, once when it begins, once when
-lines begin to be lost, and once when it is over, with the number of lines lost.
+lines begin to be lost, and once when it is over, with the number of lines lost. ` + "`sallyport_log_stalled`" + ` is 1 from the first write that fails, or does not return for a
+second, until lines go out again, and ` + "`sallyport_log_faults_total`" + ` counts.
+
+A file that is deleted, or replaced by another, is noticed by the write that it takes from its readers, else within a second. Since lines in a file without a name are lost to everybody, and keep a full disk full, a
+new file is made at the path, or the one there now is used. Each line is in one file that had a name after it was written: the lines under way are written again, and the new file begins with those (4 MiB at most) that alerting had not yet
+kept, so that no alert is lost by a kill -9 in that second. ` + "`log-degraded`" + ` (` + "`missing`, `replaced`" + `) and an alert of the kind ` + "`policy`" + ` say so. If no new file can be made, lines wait in the buffer, as with any other log that cannot be written.
+A file that is renamed is what a rotation leaves: it takes lines until SIGHUP. If none comes for 30 s a file at the path is used, and ` + "`log-degraded`" + ` (` + "`moved`" + `) says so. A file that is copied and then cut (` + "`copytruncate`" + `) is written on
+from its begin; what comes between the copy and the cut, such a rotation loses, so prefer the one with SIGHUP:
+
+    /var/log/sallyport/events.jsonl {
+        daily
+        rotate 14
+        compress
+        delaycompress
+        missingok
+        postrotate
+            systemctl kill --kill-whom=main --signal=HUP sallyport-sidecar.service
+        endscript
+    }
 
 ## After a restart
 
@@ -55,20 +73,22 @@ On a disk that is full, broken or read-only the daemon starts and serves, tells 
 With ` + "`alerts.state_dir`" + ` the book of answers survives too, kill -9 included: ` + "`book.jsonl`" + ` there has which names each client was answered with for an
 address, and until when, at most 100 ms late. Without it, connections that a firewall redirects and that name no host are refused as ` + "`address-mismatch`" + `
 after a restart until the client asks again. The file is bounded, and begun anew when it has grown to twice what is live. One that is damaged does not stop
-the start: what can be read of it is used, the file is moved to ` + "`book.jsonl.bad`" + `, and the log says so. Names that the policy no longer allows are left out.
+the start: what can be read of it is used, the file is moved to ` + "`book.jsonl.bad`" + `, and ` + "`book-failed`" + ` says so. A file that is deleted, replaced or cut
+while the daemon runs is noticed within 10 s and written anew; that, and a disk that does not take it, ` + "`book-failed`" + ` says too. Names that the policy no longer allows are left out.
 `
 
 // systemEvents are the events of kind system: when, and with which details.
 var systemEvents = map[string][2]string{
-	alerting.SystemStarted:      {"every listener is bound", "`version`, `pools`, `proxy`, `dns`, `placement`, `enforced`, `packets` (behind a firewall: `seen`, or why what it refuses outside TCP and DNS is not), `alerts_survive_restart`, `book_kept` (the book of answers goes on where the last daemon's ended)"},
+	alerting.SystemStarted:      {"every listener is bound", "`version`, `pools`, `proxy`, `dns` and `transparent` (addresses bound), `user`, `capabilities`, `landlock` and `seccomp` (what the daemon may still do; docs/privileges.md), `placement`, `enforced`, `packets` (behind a firewall: `seen`, or why what it refuses outside TCP and DNS is not), `alerts_survive_restart`, `book_kept` (the book of answers goes on where the last daemon's ended)"},
 	alerting.SystemReloaded:     {"a changed configuration serves", "`policy`, `pools`"},
 	alerting.SystemReloadFailed: {"a changed configuration is not valid; the last good one goes on serving", "`error`"},
 	alerting.SystemStopping:     {"the daemon was told to end; new work is refused", "`drain_timeout`"},
-	alerting.SystemLogDegraded:  {"the event log cannot be written, loses lines, or is well again", "`state` (`failing`, `dropping`, `recovered`), `cause`, `lost` (lines), `unwaited` (refusals sent before their line was written), `refusing`"},
+	alerting.SystemLogDegraded:  {"the event log cannot be written, loses lines, has lost its file, or is well again", "`state` (`failing`; `dropping`; `missing`, `replaced`, `moved`: what became of its file, which goes on at its path; `recovered`), `cause`, `lost` (lines), `unwaited` (refusals sent before their line was written), `refusing`"},
 	alerting.SystemResumed:      {"alerting went on in the log where it had stopped", "`events` (taken), `skipped` (lines that are no events), `from` and `to` (offsets), `rotated` (name of the file that the log was then), `whole_file` (why all of it was read), `lost_state` (why the last part of it was read), `error`"},
 	alerting.SystemEventsMissed: {"events did not reach the correlator, whose queue was full, and no file had them", "`missed`, `error`"},
 	alerting.SystemAlertFolded:  {"alerts were folded into one, as there were too many", "`alert`, `pool`, `severity`, `groups`, `count`, `into` (id of the alert that took them over)"},
 	alerting.SystemPacketsLost:  {"the firewall refused packets that have no event, at most once a minute", "`lost` (the kernel could not tell of them; with CAP_NET_ADMIN kept, also those beyond the rate of 200 a second), `unrecorded` (beyond the bounds of what is remembered; docs/metrics.md)"},
+	alerting.SystemBookFailed:   {"the kept book of answers (`book.jsonl` in `alerts.state_dir`) cannot be written, was not as it was left, or is kept again", "`state` (`failing`; `missing`, `damaged`: its file was deleted, or is not what was written, and is written anew from memory; `recovered`), `error`"},
 	alerting.SystemEnforcement:  {"what was measured of the firewall is another than before", "`placement`, `state` (`in-place`, `not-in-place`, `unknown`), `by` (`table`: compared in the kernel; `probe`: by effect; `none`), `faults` (sentences; other ones of the same state at most once a minute), `lost` (it was measured before, and no longer can be)"},
 	alerting.SystemSinkStopped:  {"a sink answered that its address or credentials are wrong; its alerts are kept", "`sink`, `cause`, `kept_hours`"},
 	alerting.SystemSinkFailing:  {"a message did not reach a sink and comes again; or one arrived after that", "`sink`, `state` (`failing`, `recovered`), `cause`, `tries` (that failed)"},

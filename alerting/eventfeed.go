@@ -24,6 +24,7 @@ const (
 	SystemAlertFolded  = "alert-folded"
 	SystemPacketsLost  = "packets-lost"
 	SystemEnforcement  = "enforcement"
+	SystemBookFailed   = "book-failed"
 )
 
 // feed hands events to the reader, each once its line is written, until ctx

@@ -3,6 +3,7 @@ package alerting
 import (
 	"context"
 	"net/netip"
+	"os"
 	"slices"
 	"time"
 )
@@ -65,6 +66,18 @@ func (a *Alerting) SetBuffer(limit int64) { a.log.limit = limit }
 
 // SetQueue bounds the events that wait for the reader; before Run.
 func (a *Alerting) SetQueue(limit int) { a.queue = newEventQueue(limit) }
+
+// SetKept says up to where the reader has kept what it took; before Run.
+func (a *Alerting) SetKept(kept func() Position) { a.log.sink.kept = kept }
+
+// SetMoveGrace is how long SIGHUP may take after a rename; before Run.
+func (a *Alerting) SetMoveGrace(d time.Duration) { a.log.sink.patience = d }
+
+// PlaceIn is the end of a file.
+func PlaceIn(info os.FileInfo) Position { return placeIn(info) }
+
+// Look has the log look for its file, soon.
+func (a *Alerting) Look() { signal(a.log.look) }
 
 // Record records any event.
 func (a *Alerting) Record(e Event) { a.record(&e) }

@@ -35,6 +35,7 @@ type eventLog struct {
 	more    chan struct{} // of 1: there are lines
 	urgent  chan struct{} // of 1: somebody waits for a line
 	rotate  chan struct{} // of 1: open the file again
+	look    chan struct{} // of 1: see whether the file is at its path
 	// progress, of 1, wakes the one goroutine that watches written, stalled
 	// and notices.
 	progress chan struct{}
@@ -50,6 +51,7 @@ type eventLog struct {
 	stalled  bool       // the last write failed, or takes too long
 	closed   bool       // nobody writes any more
 	trouble  trouble
+	faults   []logFault // of the file, that nobody was told yet
 }
 
 // freeChunks is how many used chunks are kept for the next lines.
@@ -74,7 +76,7 @@ func newEventLog(sink *logSink, denies bool, metrics *logMetrics) *eventLog {
 	return &eventLog{
 		sink: sink, denies: denies, limit: logBuffer, last: flushLast, metrics: metrics,
 		more: make(chan struct{}, 1), urgent: make(chan struct{}, 1),
-		rotate: make(chan struct{}, 1), progress: make(chan struct{}, 1),
+		rotate: make(chan struct{}, 1), look: make(chan struct{}, 1), progress: make(chan struct{}, 1),
 		next: &flush{done: make(chan struct{})},
 	}
 }
@@ -134,6 +136,7 @@ func (l *eventLog) drop() {
 	l.begin("the buffer is full")
 	l.trouble.lost++
 	if !l.trouble.dropping {
+		l.metrics.faults.WithLabelValues(logDropping).Inc()
 		l.trouble.dropping, l.trouble.tellDropping = true, true
 		signal(l.progress)
 	}
@@ -153,6 +156,7 @@ func (l *eventLog) refuse() {
 // begin starts a time of trouble, unless there is one. The caller holds mu.
 func (l *eventLog) begin(cause string) {
 	if l.trouble.cause == "" {
+		l.metrics.faults.WithLabelValues(logFailing).Inc()
 		l.trouble.cause, l.trouble.tellCause = cause, true
 		signal(l.progress)
 	}
@@ -204,6 +208,7 @@ func (l *eventLog) stall(cause string) {
 		return
 	}
 	l.stalled = true
+	l.metrics.stalled.Set(1)
 	l.begin(cause)
 	close(l.next.done)
 	l.next = &flush{done: make(chan struct{})}

@@ -32,6 +32,8 @@ type gateLog struct {
 	*alerting.Alerting
 	stop func() error
 	drop func() float64 // sallyport_events_dropped_total
+	// value is that of a metric without labels, or with this one; -1: none.
+	value func(name, label string) float64
 }
 
 // newLog makes an Alerting that does not run yet.
@@ -43,18 +45,21 @@ func newLog(t testing.TB, config alerting.Config) *gateLog {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &gateLog{Alerting: a, drop: func() float64 {
+	value := func(name, label string) float64 {
 		families, err := registry.Gather()
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, family := range families {
-			if family.GetName() == "sallyport_events_dropped_total" {
-				return family.GetMetric()[0].GetCounter().GetValue()
+			for _, m := range family.GetMetric() {
+				if family.GetName() == name && (label == "" || m.GetLabel()[0].GetValue() == label) {
+					return m.GetCounter().GetValue() + m.GetGauge().GetValue()
+				}
 			}
 		}
 		return -1
-	}}
+	}
+	return &gateLog{Alerting: a, value: value, drop: func() float64 { return value("sallyport_events_dropped_total", "") }}
 }
 
 // run starts it. stop ends it, once, and returns what Run returned.

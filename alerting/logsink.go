@@ -19,13 +19,23 @@ type logSink struct {
 	path   string // "" for a stream
 	stream io.Writer
 
-	// Of the writing goroutine, which also calls reopen.
-	chunk []byte // under way; nil between two
-	done  int    // bytes of chunk that are out
+	// kept tells up to where the reader of events has kept what it took; nil:
+	// nobody keeps it.
+	kept func() Position
+	// patience is how long SIGHUP may take after a rename; 0 is moveGrace.
+	patience time.Duration
+
+	// Of the writing goroutine, which also calls reopen and look.
+	chunk []byte     // under way; nil between two
+	done  int        // bytes of chunk that are out
+	torn  bool       // the file ends within a line, which the next write ends
+	away  time.Time  // when the file was first seen not to be at its path; zero: it is
+	told  bool       // that it is away and cannot be opened again
+	found []logFault // not told yet
 
 	mu       sync.Mutex // guards the rest
-	file     *os.File
-	segments []segment // newest last, at most maxSegments
+	file     *os.File   // only the writing goroutine changes it, and reads it without mu
+	segments []segment  // newest last, at most maxSegments
 }
 
 // A segment is a stretch of the log's offsets that lies in one file.
@@ -48,24 +58,32 @@ func (s *logSink) open() error {
 
 // reopen opens the path again; what is not written yet goes to what is there
 // now. On an error the old file stays. offset is that of the chunk under way,
-// or of the next one.
+// or of the next one. A rotation may have deleted the old file already.
 func (s *logSink) reopen(offset int64) error {
 	if s.path == "" {
 		return nil
 	}
+	if s.deleted() {
+		return s.remake(offset)
+	}
 	s.backToLine()
-	file, base, err := openLog(s.path)
+	file, base, torn, err := openLog(s.path)
 	if err != nil {
 		return withoutPath(err)
 	}
+	s.swap(file, segment{from: offset + int64(s.done), base: base}, torn)
+	return nil
+}
+
+// swap puts a file in the old one's place, and closes that.
+func (s *logSink) swap(file *os.File, next segment, torn bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.file != nil {
 		s.file.Close()
 	}
-	s.file = file
-	s.begin(segment{from: offset + int64(s.done), base: base})
-	return nil
+	s.file, s.torn, s.away = file, torn, time.Time{}
+	s.begin(next)
 }
 
 // backToLine makes a line that is out in part start again, for the next file
@@ -89,25 +107,30 @@ func (s *logSink) begin(next segment) {
 }
 
 // openLog opens or creates a log file for appending and returns its end. What
-// is no regular file (a pipe, a device) has no place: the zero Position.
-func openLog(path string) (*os.File, Position, error) {
+// is no regular file (a pipe, a device) has no place: the zero Position. A file
+// that ends within a line gets its newline; torn says that the disk did not
+// take it yet, as when it is full.
+func openLog(path string) (file *os.File, end Position, torn bool, err error) {
 	flags := os.O_APPEND | os.O_CREATE | os.O_RDWR
 	if info, err := os.Stat(path); err == nil && info.Mode().Type() == os.ModeDevice|os.ModeCharDevice {
 		flags = os.O_WRONLY
 	}
-	file, err := os.OpenFile(path, flags, 0o640)
+	file, err = os.OpenFile(path, flags, 0o640)
 	if err != nil {
-		return nil, Position{}, err
+		return nil, Position{}, false, err
 	}
-	end, err := placeOf(file)
+	end, err = placeOf(file)
 	if err == nil && end.Offset > 0 {
 		end.Offset, err = endLine(file, end.Offset)
 	}
+	if err != nil && errors.Is(err, errUnended) && diskFault(err) {
+		return file, end, true, nil
+	}
 	if err != nil {
 		file.Close()
-		return nil, Position{}, err
+		return nil, Position{}, false, err
 	}
-	return file, end, nil
+	return file, end, false, nil
 }
 
 // placeOf is the end of a regular file; zero for anything else.
@@ -128,8 +151,11 @@ func placeIn(info os.FileInfo) Position {
 	return Position{Dev: uint64(stat.Dev), Inode: stat.Ino, Offset: info.Size()}
 }
 
+// errUnended is in the error of endLine where the newline could not be written.
+var errUnended = errors.New("ending the last line of the event log")
+
 // endLine gives a file of size bytes the newline that a crash kept from it,
-// and returns its new size. If that fails now, the file is not usable.
+// and returns its new size.
 func endLine(file *os.File, size int64) (int64, error) {
 	var last [1]byte
 	if _, err := file.ReadAt(last[:], size-1); err != nil {
@@ -139,23 +165,49 @@ func endLine(file *os.File, size int64) (int64, error) {
 		return size, nil
 	}
 	if _, err := file.Write([]byte{'\n'}); err != nil {
-		return size, fmt.Errorf("ending the last line of the event log: %w", err)
+		return size, fmt.Errorf("%w: %w", errUnended, err)
 	}
 	return size + 1, nil
 }
 
 // write writes a chunk whose first byte has the given offset. After an error
 // the caller comes again with the same chunk, and the rest of it is written.
+// When it returns nil the chunk is in a file that had a name afterwards.
 func (s *logSink) write(chunk []byte, offset int64) error {
-	s.mu.Lock()
-	file, out := s.file, s.stream
-	s.mu.Unlock()
-	if file != nil {
-		out = file
-	}
 	s.chunk = chunk
-	for s.done < len(chunk) {
-		n, err := out.Write(chunk[s.done:])
+	if err := s.writeRest(); err != nil {
+		return err
+	}
+	if s.deleted() {
+		if err := s.recreate(offset); err != nil {
+			return err
+		}
+		if err := s.writeRest(); err != nil {
+			return err
+		}
+		if s.deleted() {
+			return errDeleted
+		}
+	}
+	s.chunk, s.done = nil, 0
+	s.check(s.file, chunk, offset)
+	return nil
+}
+
+// writeRest writes what is left of the chunk.
+func (s *logSink) writeRest() error {
+	out := s.stream
+	if s.file != nil {
+		out = s.file
+	}
+	if s.torn {
+		if _, err := s.file.Write([]byte{'\n'}); err != nil {
+			return withoutPath(err)
+		}
+		s.torn = false // check sees that what follows lies one byte further on
+	}
+	for s.done < len(s.chunk) {
+		n, err := out.Write(s.chunk[s.done:])
 		s.done += max(n, 0)
 		if err == nil && n == 0 {
 			err = io.ErrShortWrite
@@ -164,8 +216,6 @@ func (s *logSink) write(chunk []byte, offset int64) error {
 			return withoutPath(err)
 		}
 	}
-	s.chunk, s.done = nil, 0
-	s.check(file, chunk, offset)
 	return nil
 }
 

@@ -19,7 +19,7 @@ func (l *eventLog) run(ctx context.Context) error {
 		defer close(done)
 		l.writeLoop(ctx, hurry)
 	}()
-	<-ctx.Done()
+	l.watch(ctx)
 	timer := time.NewTimer(l.last)
 	defer timer.Stop()
 	select {
@@ -41,6 +41,32 @@ func (l *eventLog) run(ctx context.Context) error {
 	return nil
 }
 
+// watch sees to it, every lookPause until ctx ends, that the file is looked at
+// and that a stall shows though nobody waits for a line: when one waited from
+// one look to the next and no write returned.
+func (l *eventLog) watch(ctx context.Context) {
+	tick := time.NewTicker(lookPause)
+	defer tick.Stop()
+	waited := int64(-1) // offset up to which lines were out when some waited; -1: none did
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		signal(l.look)
+		written := l.written.Load()
+		if l.acceptedUpTo() == written {
+			waited = -1
+			continue
+		}
+		if written == waited {
+			l.late()
+		}
+		waited = written
+	}
+}
+
 // abandon closes the buffer and returns how many bytes in it are lost.
 func (l *eventLog) abandon() int64 {
 	l.mu.Lock()
@@ -58,6 +84,9 @@ func (l *eventLog) writeLoop(ctx, hurry context.Context) {
 		case <-l.urgent:
 		case <-l.rotate:
 			l.reopen()
+			continue
+		case <-l.look:
+			l.lookAt()
 			continue
 		case <-l.more:
 			l.linger(ctx)
@@ -103,6 +132,7 @@ func (l *eventLog) writeBatch(hurry context.Context, chunks [][]byte, batch *flu
 	pause := retryFirst
 	for i := 0; i < len(chunks); {
 		err := l.sink.write(chunks[i], l.written.Load())
+		l.takeFaults()
 		if err == nil {
 			l.wrote(chunks[i])
 			pause = retryFirst
@@ -128,7 +158,7 @@ func (l *eventLog) writeBatch(hurry context.Context, chunks [][]byte, batch *flu
 }
 
 // pause waits before the next try; false means to give up. A new file may be
-// the cure, so a rotation ends the wait.
+// the cure, so a rotation ends the wait, and so does a look.
 func (l *eventLog) pause(hurry context.Context, wait time.Duration) bool {
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
@@ -136,6 +166,8 @@ func (l *eventLog) pause(hurry context.Context, wait time.Duration) bool {
 	case <-timer.C:
 	case <-l.rotate:
 		l.reopen()
+	case <-l.look:
+		l.lookAt()
 	case <-hurry.Done():
 		return false
 	}
@@ -163,6 +195,7 @@ func (l *eventLog) settle() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.stalled = false
+	l.metrics.stalled.Set(0)
 	if l.trouble.cause != "" && l.size < l.limit/2 {
 		l.trouble.tellEnd = true
 	}
@@ -180,9 +213,37 @@ func (l *eventLog) reopen() {
 	signal(l.progress)
 }
 
+// lookAt has the sink look for its file. That a deleted one cannot be made
+// again is a trouble, which ends with the next lines that are written.
+func (l *eventLog) lookAt() {
+	if err := l.sink.look(l.written.Load(), time.Now()); err != nil {
+		l.mu.Lock()
+		l.stall(err.Error())
+		l.mu.Unlock()
+	}
+	l.takeFaults()
+}
+
+// takeFaults notes what the sink found wrong with its file. Where SIGHUP is
+// already there somebody rotates, and was only quicker than we were.
+func (l *eventLog) takeFaults() {
+	found := l.sink.found
+	l.sink.found = nil
+	if len(found) == 0 || len(l.rotate) > 0 {
+		return
+	}
+	for _, f := range found {
+		l.metrics.faults.WithLabelValues(f.state).Inc()
+	}
+	l.mu.Lock()
+	l.faults = append(l.faults, found...)
+	l.mu.Unlock()
+	signal(l.progress)
+}
+
 // A notice is what has to be told about the log's trouble.
 type notice struct {
-	state    string // "failing", "dropping" or "recovered"
+	state    string // one of the faults of the log
 	cause    string
 	lost     int64
 	unwaited int64
@@ -194,16 +255,20 @@ func (l *eventLog) notices() []notice {
 	defer l.mu.Unlock()
 	t := &l.trouble
 	var all []notice
+	for _, f := range l.faults {
+		all = append(all, notice{state: f.state, cause: f.cause})
+	}
+	l.faults = nil
 	tell := func(due *bool, state string) {
 		if *due {
 			all = append(all, notice{state: state, cause: t.cause, lost: t.lost, unwaited: t.unwaited})
 			*due = false
 		}
 	}
-	tell(&t.tellCause, "failing")
-	tell(&t.tellDropping, "dropping")
+	tell(&t.tellCause, logFailing)
+	tell(&t.tellDropping, logDropping)
 	if t.tellEnd && !l.stalled {
-		tell(&t.tellEnd, "recovered")
+		tell(&t.tellEnd, logWell)
 		l.trouble = trouble{}
 	}
 	return all

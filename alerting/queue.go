@@ -16,6 +16,8 @@ type message struct {
 	Sink  string    `json:"sink"`
 	Made  time.Time `json:"made"`
 	Items []item    `json:"items"`
+	// Day is set in a daily summary, which has no items.
+	Day *day `json:"day,omitempty"`
 }
 
 // An item is one group in a message. An Alert it holds is never changed.

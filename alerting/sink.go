@@ -34,6 +34,8 @@ type sink struct {
 	post poster
 	pace *pace
 	wake chan struct{} // of 1: there is news
+	// daily is set for the one that gets the daily summary.
+	daily bool
 
 	mu      sync.Mutex // guards the rest
 	stopped time.Time  // zero while it works
@@ -185,7 +187,9 @@ func newSlackSinks(slack allowlists.Slack, links allowlists.Links, client doer) 
 		return nil, fmt.Errorf("alerts.slack: %w", err)
 	}
 	fits := func(g *group) bool { return g.Severity >= least }
-	return append(sinks, newSink("slack", slackMost, poster, shared, first(routes, fits))), nil
+	s := newSink("slack", slackMost, poster, shared, first(routes, fits))
+	s.daily = slack.Daily != ""
+	return append(sinks, s), nil
 }
 
 // minSeverity reads a min_severity; empty is medium.

@@ -239,10 +239,11 @@ func TestAPermanentRefusalStopsTheSinkAndIsToldElsewhere(t *testing.T) {
 				alerts := toWebhook()
 				alerts.Slack = toSlack().Slack
 				var slack, hook stand
+				var said safeBuffer
 				var stopped []map[string]any
 				registry := prometheus.NewRegistry()
 				r := runCorrelator(t, alerting.CorrelatorSetup{
-					Alerts: alerts, Registerer: registry,
+					Alerts: alerts, Registerer: registry, Log: zerolog.New(&said),
 					Send: func(q *http.Request) (*http.Response, error) {
 						if q.Header.Get(alerting.HeaderWebhookID) != "" {
 							return hook.send(q)
@@ -261,6 +262,9 @@ func TestAPermanentRefusalStopsTheSinkAndIsToldElsewhere(t *testing.T) {
 				time.Sleep(time.Hour)
 				if at, _ := slack.got(); len(at) != 1 {
 					t.Errorf("%d messages to a sink that has stopped", len(at))
+				}
+				if said := said.text(); !strings.Contains(said, `"kept_hours":24,`) {
+					t.Errorf("nobody can tell how long alerts are kept: %s", said)
 				}
 				_, bodies := hook.got()
 				if all := strings.Join(bodies, ""); !strings.Contains(all, "alerts no longer reach the sink slack") {

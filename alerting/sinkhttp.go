@@ -171,6 +171,7 @@ func postError(err error) string {
 		certificate *tls.CertificateVerificationError
 		authority   x509.UnknownAuthorityError
 		hostname    x509.HostnameError
+		record      tls.RecordHeaderError
 	)
 	switch {
 	case errors.Is(err, context.Canceled):
@@ -179,6 +180,8 @@ func postError(err error) string {
 		return "the host's name was not resolved"
 	case errors.As(err, &certificate), errors.As(err, &authority), errors.As(err, &hostname):
 		return "the certificate was not accepted"
+	case errors.As(err, &record):
+		return "no TLS was spoken"
 	case errors.As(err, &timeout) && timeout.Timeout(), errors.Is(err, context.DeadlineExceeded):
 		return "timed out"
 	case errors.Is(err, syscall.ECONNREFUSED):

@@ -13,8 +13,12 @@ func (c *correlator) waitFor(s *sink, all bool) time.Duration {
 	if c.groups.sending[s.name] != nil {
 		return 0
 	}
-	_, wait := c.groups.due(&s.sinkWants, c.config.now(), all)
-	return wait
+	now := c.config.now()
+	_, wait := c.groups.due(&s.sinkWants, now, all)
+	if all {
+		return wait
+	}
+	return min(wait, c.dayWait(s, now))
 }
 
 // nextMessage makes a sink's next message and keeps it, with all that led to
@@ -22,7 +26,11 @@ func (c *correlator) waitFor(s *sink, all bool) time.Duration {
 // It is nil if there is nothing to send.
 func (c *correlator) nextMessage(s *sink, all bool) *message {
 	c.mu.Lock()
-	m, _ := c.groups.next(&s.sinkWants, c.turns[s.name], c.config.now(), all)
+	now := c.config.now()
+	m, _ := c.groups.next(&s.sinkWants, c.turns[s.name], now, all)
+	if m == nil && !all {
+		m = c.dayMessage(s, now)
+	}
 	c.mu.Unlock()
 	if m != nil {
 		c.commit() // what does not work is said there; the message goes out all the same
@@ -63,7 +71,7 @@ func (c *correlator) retry(s *sink, sent delivery, failures int) {
 	if failures == 1 {
 		c.config.system(SystemSinkFailing, map[string]any{"sink": s.name, "state": "failing", "cause": sent.cause})
 	}
-	if sent.definite {
+	if m := c.groups.sending[s.name]; sent.definite && (m == nil || m.Day == nil) { // a summary stays as it is
 		c.groups.forgetMessage(s.name)
 	}
 }
@@ -74,11 +82,13 @@ func (c *correlator) retry(s *sink, sent delivery, failures int) {
 func (c *correlator) stopSink(s *sink, cause string) {
 	now := c.config.now()
 	s.halt(now)
-	c.config.log.Error().Str("sink", s.name).Str("cause", cause).Dur("kept", c.keep).Msg("a sink of alerts has stopped; mend it and restart")
+	c.config.log.Error().Str("sink", s.name).Str("cause", cause).Float64("kept_hours", c.keep.Hours()).Msg("a sink of alerts has stopped; mend it and restart")
 	c.metrics.deliveries.WithLabelValues(s.name, outcomeFailed).Inc()
 	c.metrics.sinkUp.WithLabelValues(s.name).Set(0)
 	c.mu.Lock()
-	c.groups.forgetMessage(s.name)
+	if m := c.groups.sending[s.name]; m == nil || m.Day == nil {
+		c.groups.forgetMessage(s.name)
+	}
 	c.config.system(SystemSinkStopped, map[string]any{"sink": s.name, "cause": cause, "kept_hours": c.keep.Hours()})
 	c.count(&finding{
 		alert: AlertPolicy, severity: High, subject: "sink " + s.name, time: eventTime(now),

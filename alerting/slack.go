@@ -37,6 +37,9 @@ func (s *slack) post(ctx context.Context, m *message) delivery {
 // a colour. Text from a job stands in plain_text and rich_text elements only,
 // neither of which Slack reads as markup.
 func encodeSlack(m *message, links allowlists.Links) ([]byte, error) {
+	if m.Day != nil {
+		return json.Marshal(slackDay(m))
+	}
 	payload := slackPayload{Text: slackTitle(m), Blocks: []any{slackHeader{"header", plainText{"plain_text", slackHeadline(m), false}}}}
 	items := m.Items[:min(len(m.Items), slackMost)]
 	for i := range items {
@@ -139,8 +142,14 @@ func knownAlert(name string) string {
 	return "alert"
 }
 
-// slackClean makes text from a job fit to be shown: at most slackText characters.
-func slackClean(text string) string { return cleanText(text, slackText) }
+// slackClean makes text from a job fit to be shown: at most slackText characters,
+// and one at least, as Slack refuses the whole message for a text without any.
+func slackClean(text string) string {
+	if text == "" {
+		return "(nothing)"
+	}
+	return cleanText(text, slackText)
+}
 
 // cleanText makes text from a job fit to be shown: at most limit characters,
 // and what no reader can see, or what changes how the rest is shown (controls,

@@ -50,6 +50,37 @@ func slackStories() [][]alerting.SlackItem {
 	return [][]alerting.SlackItem{{refused}, {metadata, direct}, {folded}}
 }
 
+// slackDaily is the daily summary of docs/img/slack.png.
+func slackDaily() ([]byte, error) {
+	to := time.Date(2026, 11, 23, 9, 0, 0, 0, time.UTC)
+	return alerting.EncodeSlackDay("ddddeeeefffd", to.Add(-24*time.Hour), to, func(count func(*alerting.Event), found func(pool, alert, host string, severity alerting.Severity, times int)) {
+		for _, c := range []struct {
+			pool, host string
+			phase      string
+			times      int
+		}{
+			{"build", "registry.npmjs.org", alerting.PhaseOpen, 48213}, {"build", "telemetry.example", alerting.PhaseRefused, 214},
+			{"build", "cdn.tracker.example", alerting.PhaseRefused, 41}, {"deploy", "api.github.com", alerting.PhaseOpen, 902},
+			{"deploy", "paste.example", alerting.PhaseRefused, 2}, {"nightly", "github.com", alerting.PhaseOpen, 77},
+		} {
+			e := alerting.Event{Kind: alerting.KindConn, Pool: c.pool, Host: c.host, Phase: c.phase, Verdict: allowlists.Deny}
+			if c.phase == alerting.PhaseOpen {
+				e.Verdict = allowlists.Allow
+			}
+			for range c.times {
+				count(&e)
+			}
+		}
+		count(&alerting.Event{Kind: alerting.KindSystem, Event: alerting.SystemSinkFailing, Details: map[string]any{"state": "failing"}})
+		count(&alerting.Event{Kind: alerting.KindSystem, Event: alerting.SystemSinkFailing, Details: map[string]any{"state": "recovered"}})
+		count(&alerting.Event{Kind: alerting.KindSystem, Event: alerting.SystemEnforcement, Details: map[string]any{"state": "in-place"}})
+		found("build", alerting.AlertDeniedEgress, "telemetry.example", alerting.Medium, 2)
+		found("deploy", alerting.AlertDeniedThenDirect, "paste.example", alerting.Critical, 1)
+		found("build", alerting.AlertFirstSeen, "downloads.gradle.example", alerting.Medium, 1)
+		found("nightly", alerting.AlertResolvedUnused, "", alerting.Info, 3)
+	})
+}
+
 // TestThePictureInTheDocumentsIsCurrent holds docs/img/slack.json, from which
 // .ci/picture makes docs/img/slack.png, against the encoder.
 func TestThePictureInTheDocumentsIsCurrent(t *testing.T) {
@@ -63,6 +94,12 @@ func TestThePictureInTheDocumentsIsCurrent(t *testing.T) {
 		checkSlack(t, body)
 		payloads = append(payloads, body)
 	}
+	summary, err := slackDaily()
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkSlack(t, summary)
+	payloads = append(payloads, summary)
 	var source bytes.Buffer
 	if err := json.Indent(&source, append(append([]byte("["), bytes.Join(payloads, []byte(","))...), ']'), "", " "); err != nil {
 		t.Fatal(err)

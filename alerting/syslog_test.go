@@ -15,6 +15,8 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -53,6 +55,23 @@ func TestASyslogLineSaysWhatAProgramNeeds(t *testing.T) {
 		if got[name] != want {
 			t.Errorf("%s is %q, want %q", name, got[name], want)
 		}
+	}
+	// docs/alerts.md shows the fields in the order that they have.
+	names := regexp.MustCompile(` ([a-z]+)="`)
+	doc, err := os.ReadFile("../docs/alerts.md")
+	_, example, _ := strings.Cut(string(doc), "denied-egress [sallyport@32473")
+	example, _, found := strings.Cut(example, "]")
+	var shown, have []string
+	for _, m := range names.FindAllStringSubmatch(example, -1) {
+		shown = append(shown, m[1])
+	}
+	for _, m := range names.FindAllStringSubmatch(lines[0], -1) {
+		if slices.Contains(shown, m[1]) {
+			have = append(have, m[1])
+		}
+	}
+	if err != nil || !found || len(shown) < 8 || !slices.Equal(shown, have) {
+		t.Errorf("docs/alerts.md shows the fields %q, and a line has %q", shown, have)
 	}
 }
 

@@ -18,9 +18,6 @@ type File struct {
 	Spec PolicySpec
 	// Search are the suffixes of dns.search that the file names itself.
 	Search []Host
-	// Notices name the keys that the file sets and that have no effect yet,
-	// each as a finished line.
-	Notices []string
 
 	restart map[string]string // values of the keys that need a restart, by path
 	values  values
@@ -53,7 +50,6 @@ type loader struct {
 	settings Settings
 	spec     PolicySpec
 	search   []Host
-	notices  []string
 	restart  map[string]string
 	// expiryWarning is the threshold of that name.
 	expiryWarning time.Duration
@@ -112,7 +108,7 @@ func (l *loader) load(sources []Source) *File {
 		l.report.Errorf(root.Place, "%s", err)
 		return nil
 	}
-	return &File{Settings: l.settings, Policy: policy, Spec: l.spec, Search: l.search, Notices: l.notices, restart: l.restart, values: all, places: l.places}
+	return &File{Settings: l.settings, Policy: policy, Spec: l.spec, Search: l.search, restart: l.restart, values: all, places: l.places}
 }
 
 // parse reads every source and merges their keys; nil after a syntax error.

@@ -90,7 +90,6 @@ func TestWholeSchemaLoads(t *testing.T) {
 			}
 		}
 	}
-	fmt.Fprintln(&out, strings.Join(f.Notices, "\n"))
 	golden(t, "testdata/ok/full.out", out.String())
 }
 

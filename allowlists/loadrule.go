@@ -28,6 +28,10 @@ func (r *ruleReader) rule(n *diag.Node) (Rule, bool) {
 		rule := Rule{Pos: n.Pos}
 		return rule, r.target(n, "", &rule) && r.finish(n, &rule)
 	case diag.Map:
+		if spaced(n) {
+			r.report.Errorf(n.Place, "%s has nothing right behind its colon, so YAML takes %s for a key; write the port there, such as registry.example.com:443", r.where, short(n.Entries[0].Key))
+			return Rule{}, false
+		}
 		return r.mapping(n)
 	case diag.Bad:
 	case diag.Null:
@@ -36,6 +40,16 @@ func (r *ruleReader) rule(n *diag.Node) (Rule, bool) {
 		r.report.Errorf(n.Place, "%s is %s; it takes a host such as registry.example.com, or a mapping with host or cidr", r.where, n.Kind)
 	}
 	return Rule{}, false
+}
+
+// spaced reports whether a mapping is a host and its port with a space
+// between them: no key of a rule has a dot.
+func spaced(n *diag.Node) bool {
+	if len(n.Entries) != 1 || !strings.ContainsRune(n.Entries[0].Key, '.') {
+		return false
+	}
+	kind := n.Entries[0].Value.Kind
+	return kind != diag.Map && kind != diag.List
 }
 
 // mapping reads a rule that is written out.

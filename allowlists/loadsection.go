@@ -1,7 +1,6 @@
 package allowlists
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 
@@ -66,7 +65,6 @@ func (l *loader) keys(n *diag.Node, path, where string, out values) {
 			value = nil
 		}
 		out[k.path] = setting{value: value, node: e.Value}
-		l.notice(k, e)
 	}
 }
 
@@ -145,14 +143,6 @@ func (k *key) takes() string {
 	}
 	plain := slices.DeleteFunc(slices.Clone(k.words), func(w string) bool { return strings.Contains(w, "=") })
 	return strings.Join(plain[:len(plain)-1], ", ") + " or " + plain[len(plain)-1]
-}
-
-// notice remembers that the file sets a key without effect yet.
-func (l *loader) notice(k *key, e diag.Entry) {
-	empty := e.Value.Kind == diag.Text && e.Value.Text == "" || e.Value.Kind == diag.List && len(e.Value.Items) == 0
-	if k.later && !empty {
-		l.notices = append(l.notices, fmt.Sprintf("%s: %s is accepted, but has no effect yet", e.Place.Pos, k.path))
-	}
 }
 
 // maxQuoted is how many characters of a value a message repeats.

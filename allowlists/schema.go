@@ -29,7 +29,6 @@ type key struct {
 	// nanoseconds; most 0 means the kind's own bound.
 	least, most int64
 	restart     bool // takes effect at a restart, not at a reload
-	later       bool // accepted and checked; the effect comes with a later release
 }
 
 // A kind is a type of value: its name in the documents, and how a value is
@@ -100,7 +99,6 @@ type KeyDoc struct {
 	Default string // as YAML text; "" for none
 	Doc     string
 	Restart bool // takes effect at a restart, not at a reload
-	Later   bool // the effect comes with a later release
 }
 
 // Keys lists every key of the configuration file, in the order of the documents.
@@ -108,7 +106,7 @@ func Keys() []KeyDoc {
 	rows := configSchema().rows
 	docs := make([]KeyDoc, len(rows))
 	for i, k := range rows {
-		docs[i] = KeyDoc{Path: k.path, Type: k.typeText(), Unit: k.unitText(), Default: k.def, Doc: k.doc, Restart: k.restart, Later: k.later}
+		docs[i] = KeyDoc{Path: k.path, Type: k.typeText(), Unit: k.unitText(), Default: k.def, Doc: k.doc, Restart: k.restart}
 	}
 	return docs
 }

@@ -14,17 +14,14 @@ func keysTable() string {
 	var out strings.Builder
 	out.WriteString("| key | type | unit | default | effect | what it is |\n|---|---|---|---|---|---|\n")
 	for _, k := range allowlists.Keys() {
-		when, mark, value := "reload", "", ""
+		when, value := "reload", ""
 		if k.Restart {
 			when = "restart"
-		}
-		if k.Later {
-			mark = " †"
 		}
 		if k.Default != "" {
 			value = "`" + k.Default + "`"
 		}
-		fmt.Fprintf(&out, "| `%s`%s | %s | %s | %s | %s | %s |\n", k.Path, mark, k.Type, k.Unit, value, when, strings.ReplaceAll(k.Doc, "|", `\|`))
+		fmt.Fprintf(&out, "| `%s` | %s | %s | %s | %s | %s |\n", k.Path, k.Type, k.Unit, value, when, strings.ReplaceAll(k.Doc, "|", `\|`))
 	}
 	return out.String()
 }
@@ -52,49 +49,5 @@ func TestSchemaIsWhole(t *testing.T) {
 			t.Errorf("%+v", k)
 		}
 		seen[k.Path] = true
-	}
-}
-
-// Keys that have no effect yet are named when a file sets them, and only then.
-func TestNotices(t *testing.T) {
-	quiet := mustLoad(t, "listen: {transparent: \"\"}\npools: {a: {interfaces: [], listen: {transparent: []}}}\nalerts: {thresholds: {}}\n")
-	if len(quiet.Notices) != 0 {
-		t.Errorf("%q", quiet.Notices)
-	}
-	text := `listen: {transparent: auto}
-pools:
-  a:
-    interfaces: [br0]
-    listen: {transparent: 127.0.0.1:3129}
-    allow: [{host: a.test, upload_limit: 1MB}]
-alerts:
-  thresholds: {upload_factor: 3, fold_groups: 7}
-  slack: {webhook_url: "https://hooks.slack.example/x", daily: "09:00"}
-`
-	want := []string{"alerts.slack.daily"}
-	got := mustLoad(t, text).Notices
-	if len(got) != len(want) {
-		t.Errorf("%d notices, want %d: %q", len(got), len(want), got)
-	}
-	for _, key := range want {
-		if !strings.Contains(strings.Join(got, "\n"), " "+key+" is accepted, but has no effect yet") {
-			t.Errorf("no notice of %s", key)
-		}
-	}
-}
-
-// Nobody is told to set a key that has no effect.
-func TestNoAdviceWithoutEffect(t *testing.T) {
-	_, report := allowlists.Load([]allowlists.Source{{Name: "a.yaml", Text: []byte(`
-pools: {a: {sources: [127.0.0.0/8], presets: [github-actions], allow: ["*.npmjs.org"]}}`)}}, testEnv, today)
-	if len(report.Warnings()) < 2 {
-		t.Fatalf("nothing is advised: %v", report.Warnings())
-	}
-	for _, k := range allowlists.Keys() {
-		for _, problem := range report.Warnings() {
-			if name := k.Path[strings.LastIndexByte(k.Path, '.')+1:]; k.Later && strings.Contains(problem.Text, name) {
-				t.Errorf("%s has no effect, and is advised: %s", k.Path, problem.Text)
-			}
-		}
 	}
 }

@@ -64,8 +64,5 @@ func (k *key) sentence() string {
 	if len(k.words) > 0 {
 		text += ": " + k.typeText()
 	}
-	if k.later {
-		text += "; no effect yet"
-	}
 	return text
 }

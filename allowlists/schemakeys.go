@@ -134,7 +134,7 @@ func alertKeys() []key {
 		{path: "alerts.slack.webhook_url", kind: secretURLKind, def: `"${SLACK_WEBHOOK_URL}"`, doc: "Incoming webhook; empty, or the default while that variable is unset, switches Slack off", restart: true},
 		{path: "alerts.slack.webhook_url_file", kind: secretFileKind, def: `""`, doc: "File that holds webhook_url", restart: true},
 		{path: "alerts.slack.min_severity", kind: wordKind, words: severities, def: "medium", doc: "Lowest severity that is sent", restart: true},
-		{path: "alerts.slack.daily", kind: clockKind, def: `""`, doc: "Time of day, in UTC, of a summary of the day before, sent to webhook_url even if nothing happened; empty: none", restart: true, later: true},
+		{path: "alerts.slack.daily", kind: clockKind, def: `""`, doc: "Time of day, in UTC, of a summary of the day before, sent to webhook_url even if nothing happened; empty: none", restart: true},
 		{path: "alerts.slack.routes", kind: routesKind, def: "[]", doc: "Other webhooks for the alerts of some pools; the first route that fits takes the alert", restart: true},
 		{path: "alerts.slack.routes[].pools", kind: textsKind, def: "[]", doc: "Pools of the route; empty means every pool", restart: true},
 		{path: "alerts.slack.routes[].min_severity", kind: wordKind, words: severities, def: "medium", doc: "Lowest severity of the route", restart: true},
@@ -162,32 +162,32 @@ func alertKeys() []key {
 }
 
 func thresholdKeys() []key {
-	row := func(name string, kind *kind, def, doc string, later bool) key {
-		return key{path: thresholdsPath + "." + name, kind: kind, def: def, least: 1, doc: doc, restart: true, later: later}
+	row := func(name string, kind *kind, def, doc string) key {
+		return key{path: thresholdsPath + "." + name, kind: kind, def: def, least: 1, doc: doc, restart: true}
 	}
 	capped := func(k key, most int64) key {
 		k.most = most
 		return k
 	}
 	return []key{
-		row("denied_then_direct_window", durationKind, "30s", "denied-then-direct: time from a refused name to the direct connection", false),
-		row("address_mismatch_hold", durationKind, "10m", "address-mismatch: held back this long after a start without a kept book", false),
-		capped(row("scan_destinations", countKind, "20", "scan: different refused destinations or ports of one client; at most 1000", false), 1000),
-		row("scan_window", durationKind, "60s", "scan: within this time", false),
-		row("dns_tunnel_names", countKind, "100", "dns-tunnel: unique names under one registrable domain by one client", false),
-		row("dns_tunnel_bytes", sizeKind, "8KiB", "dns-tunnel: bytes that its names and repeats carry", false),
-		row("dns_tunnel_window", durationKind, "10m", "dns-tunnel: names and bytes are counted within this time", false),
-		row("dns_tunnel_day_bytes", sizeKind, "64KiB", "dns-tunnel: bytes that names and repeats carry in 24 hours", false),
-		capped(row("upload_factor", countKind, "10", "upload-volume: times the pool's usual within an hour; at most 1000", false), 1000),
-		row("upload_floor", sizeKind, "10MB", "upload-volume: no less than this is more than usual", false),
-		row("lookalike_min_letters", countKind, "5", "lookalike: letters of the shortest domain compared, digits aside", false),
-		row("resolved_unused_after", durationKind, "10m", "resolved-unused: time from the answer in which no connection used the name", false),
-		row("fold_groups", countKind, "5", "More open groups of one kind and client than this fold into one", false),
-		row("fold_listed", countKind, "10", "Destinations that a folded group lists", false),
-		row("first_digest", durationKind, "30s", "Time to the first digest of a group; later ones come every group_interval", false),
-		row("expiry_warning", durationKind, "14d", "How long before its end a rule is warned about", false),
-		row("first_seen_repeats", countKind, "2", "first-seen: distinct jobs or days before a destination enters the baseline", false),
-		row("webhook_keep", durationKind, "24h", "How long alerts are kept for a sink that has stopped", false),
+		row("denied_then_direct_window", durationKind, "30s", "denied-then-direct: time from a refused name to the direct connection"),
+		row("address_mismatch_hold", durationKind, "10m", "address-mismatch: held back this long after a start without a kept book"),
+		capped(row("scan_destinations", countKind, "20", "scan: different refused destinations or ports of one client; at most 1000"), 1000),
+		row("scan_window", durationKind, "60s", "scan: within this time"),
+		row("dns_tunnel_names", countKind, "100", "dns-tunnel: unique names under one registrable domain by one client"),
+		row("dns_tunnel_bytes", sizeKind, "8KiB", "dns-tunnel: bytes that its names and repeats carry"),
+		row("dns_tunnel_window", durationKind, "10m", "dns-tunnel: names and bytes are counted within this time"),
+		row("dns_tunnel_day_bytes", sizeKind, "64KiB", "dns-tunnel: bytes that names and repeats carry in 24 hours"),
+		capped(row("upload_factor", countKind, "10", "upload-volume: times the pool's usual within an hour; at most 1000"), 1000),
+		row("upload_floor", sizeKind, "10MB", "upload-volume: no less than this is more than usual"),
+		row("lookalike_min_letters", countKind, "5", "lookalike: letters of the shortest domain compared, digits aside"),
+		row("resolved_unused_after", durationKind, "10m", "resolved-unused: time from the answer in which no connection used the name"),
+		row("fold_groups", countKind, "5", "More open groups of one kind and client than this fold into one"),
+		row("fold_listed", countKind, "10", "Destinations that a folded group lists"),
+		row("first_digest", durationKind, "30s", "Time to the first digest of a group; later ones come every group_interval"),
+		row("expiry_warning", durationKind, "14d", "How long before its end a rule is warned about"),
+		row("first_seen_repeats", countKind, "2", "first-seen: distinct jobs or days before a destination enters the baseline"),
+		row("webhook_keep", durationKind, "24h", "How long alerts are kept for a sink that has stopped"),
 	}
 }
 

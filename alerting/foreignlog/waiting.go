@@ -5,8 +5,11 @@ import (
 	"time"
 )
 
-// maxWaiting bounds the questions of one file that wait for their answer.
-const maxWaiting = 4096
+// The bounds of questions that wait for their answer.
+const (
+	maxWaiting = 4096 // of one file
+	maxAlike   = 256  // of one key, as each line about it goes through them
+)
 
 // A waiter is a question that more lines may say something about.
 type waiter struct {
@@ -22,7 +25,7 @@ type waiter struct {
 }
 
 // waiting are the questions of a file whose answers may come, oldest first. At
-// most maxWaiting wait; the oldest then go as they are.
+// most maxWaiting wait, and maxAlike under one key; the oldest then go as they are.
 type waiting struct {
 	limit time.Duration
 	byKey map[string][]*waiter
@@ -42,6 +45,9 @@ func (q *waiting) add(w *waiter, emit func(Record)) {
 	w.line = q.line
 	w.element = q.order.PushBack(w)
 	q.byKey[w.key] = append(q.byKey[w.key], w)
+	if alike := q.byKey[w.key]; len(alike) > maxAlike {
+		q.done(alike[0], emit)
+	}
 	for q.order.Len() > maxWaiting {
 		q.done(q.order.Front().Value.(*waiter), emit)
 	}

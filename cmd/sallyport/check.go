@@ -76,9 +76,6 @@ func printReport(out, stderr io.Writer, file *allowlists.File, report *diag.Repo
 	if file == nil {
 		return nil
 	}
-	for _, notice := range file.Notices {
-		fmt.Fprintln(stderr, "note:", notice)
-	}
 	for _, pool := range file.Policy.Pools() {
 		spec := pool.Spec()
 		if _, err := fmt.Fprintf(out, "pool %s: %s, %d allow, %d deny, %d quiet rules\n", spec.Name, spec.Mode, len(spec.Allow), len(spec.Deny), len(spec.Quiet)); err != nil {

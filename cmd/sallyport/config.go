@@ -33,9 +33,6 @@ func (d *daemon) loadConfig(path string) (*allowlists.File, string, error) {
 	if err := printErrors(report, d.options.stderr); err != nil {
 		return nil, digest, err
 	}
-	for _, notice := range file.Notices {
-		d.log.Warn().Msg(notice)
-	}
 	if path != "" {
 		d.logWarnings(report.Warnings())
 	}
