@@ -36,6 +36,9 @@ func readQuiet(t *testing.T, system string) quietList {
 // exactName is a host name without any wildcard or port.
 var exactName = regexp.MustCompile(`^([a-z0-9-]+\.)+[a-z]+$`)
 
+// documentAddress is where a source can be read, with a path.
+var documentAddress = regexp.MustCompile(`^https?://([a-z0-9-]+\.)+[a-z]+/[^ ]+(, |$)`)
+
 // quietOwners are the domains below which quiet names may lie: each belongs to
 // the maker of a system, or to the project that serves its machines.
 var quietOwners = map[string]bool{
@@ -65,11 +68,11 @@ func TestQuietNamesAreExactAndNobodyElseCanHaveThem(t *testing.T) {
 				t.Errorf("%s is in the lists of %s and %s", e.Host, other, system)
 			}
 			seen[e.Host] = system
-			if e.Source == "" || strings.Contains(e.Source, "://") {
-				t.Errorf("%s: the source of %s is %q; name a public document", system, e.Host, e.Source)
+			if !documentAddress.MatchString(e.Source) {
+				t.Errorf("%s: the source of %s is %q; give the address of a public document that names it", system, e.Host, e.Source)
 			}
-			if _, err := time.Parse(time.DateOnly, e.Verified); err != nil && e.Verified != "unverified" {
-				t.Errorf("%s: %s is verified %q", system, e.Host, e.Verified)
+			if _, err := time.Parse(time.DateOnly, e.Verified); err != nil {
+				t.Errorf("%s: %s is verified %q; a name that nobody looked up is no excuse", system, e.Host, e.Verified)
 			}
 		}
 	}
@@ -88,11 +91,7 @@ func quietSection(t *testing.T) string {
 		l := readQuiet(t, system)
 		var hosts []string
 		for _, e := range l.Quiet {
-			text := "`" + e.Host + "`"
-			if e.Verified == "unverified" {
-				text += " (?)"
-			}
-			hosts = append(hosts, text)
+			hosts = append(hosts, "`"+e.Host+"`")
 		}
 		b.WriteString("| " + system + " | " + l.Description + " | " + strings.Join(hosts, ", ") + " |\n")
 	}
@@ -105,7 +104,8 @@ const quietPreface = `
 
 What machines ask for by themselves, whatever job they run, is refused in every pool without a ` + "`denied-egress`" + ` alert; nothing of it is allowed. The event has
 ` + "`quiet: true`" + `, the metrics count it, and every other alert still speaks. ` + "`sallyport explain`" + ` says "quiet: built in (ubuntu:12)", which is the line of the file
-` + "`allowlists/presets/quiet/ubuntu.yaml`" + ` with its source. There are exact names only, each of a domain that belongs to who makes the system.
+` + "`allowlists/presets/quiet/ubuntu.yaml`" + ` with the address of its source. There are exact names only, each of a domain that belongs to who makes the system,
+and each held against a public document.
 
 A pool's own lists win: a name that the pool has under ` + "`allow`" + ` (for another port, too) or ` + "`deny`" + ` is not quiet for this list's sake. To hear of one, put it under ` + "`deny`" + `.
 
