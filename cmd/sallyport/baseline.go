@@ -56,7 +56,11 @@ func (f *baselineFlags) client(cmd *cobra.Command) (controlClient, error) {
 		return controlClient{}, err
 	}
 	if file.Settings.Listen.Control == "" {
-		return controlClient{}, &exitError{exitUsage, errors.New("the configuration names no listen.control to ask; add it, or name the daemon by --control unix:/path")}
+		why := "no -c says which daemon to ask; add -c FILE (its configuration, with listen.control) or --control unix:/path"
+		if f.config != "" {
+			why = "the configuration names no listen.control to ask; add it, or name the daemon by --control unix:/path"
+		}
+		return controlClient{}, &exitError{exitUsage, errors.New(why)}
 	}
 	return controlClient{address: file.Settings.Listen.Control, tokenFile: file.Settings.Admin.TokenFile}, nil
 }
@@ -109,6 +113,9 @@ that clients usually send there within an hour.`,
 			if format == "json" {
 				return printJSON(cmd.OutOrStdout(), entries)
 			}
+			if len(entries) == 0 {
+				from.sayNone(cmd.ErrOrStderr())
+			}
 			return printEntries(cmd.OutOrStdout(), entries)
 		},
 	}
@@ -152,7 +159,12 @@ A file named by -o is replaced in one step, or not at all.`,
 			if err != nil {
 				return err
 			}
-			lines := exported(entries)
+			lines, in := exported(entries)
+			if len(entries) == 0 {
+				from.sayNone(cmd.ErrOrStderr())
+			} else if in < len(entries) {
+				fmt.Fprintf(cmd.ErrOrStderr(), "%d of %d destinations are in the baseline and were written; the others have not entered it yet\n", in, len(entries))
+			}
 			if out == "" {
 				_, err = cmd.OutOrStdout().Write(lines)
 			} else {
@@ -169,20 +181,32 @@ A file named by -o is replaced in one step, or not at all.`,
 	return cmd
 }
 
+// sayNone tells a person that there is nothing to show, and where a misspelt
+// pool would be the cause.
+func (f *baselineFlags) sayNone(w io.Writer) {
+	if f.pool != "" {
+		fmt.Fprintf(w, "the daemon has seen no destination of a pool %s\n", printable(f.pool))
+		return
+	}
+	fmt.Fprintln(w, "the daemon has seen no destination yet")
+}
+
 // exported are the lines of the entries that are in the baseline, without what
-// only the daemon that learnt them needs.
-func exported(entries []alerting.BaselineEntry) []byte {
+// only the daemon that learnt them needs, and how many they are.
+func exported(entries []alerting.BaselineEntry) ([]byte, int) {
 	var lines bytes.Buffer
+	in := 0
 	to := json.NewEncoder(&lines)
 	for _, e := range entries {
 		if e.Entered.IsZero() {
 			continue
 		}
+		in++
 		_ = to.Encode(alerting.BaselineEntry{ // a buffer takes everything
 			Pool: e.Pool, Destination: e.Destination, First: e.First, Last: e.Last, By: e.By, Job: e.Job, Entered: e.Entered, Usual: e.Usual,
 		})
 	}
-	return lines.Bytes()
+	return lines.Bytes(), in
 }
 
 // replaceFile writes beside path and renames.
@@ -216,7 +240,7 @@ it is not in the baseline.`,
 			what := url.Values{"pool": {from.pool}, "destination": {args[0]}}.Encode()
 			err = client.do(http.MethodDelete, "/api/v1/baseline?"+what, func(io.Reader) error { return nil })
 			if errors.Is(err, errNotFound) {
-				err = fmt.Errorf("%s is not in the baseline of pool %s; \"sallyport baseline list\" shows what is", printable(args[0]), printable(from.pool))
+				err = fmt.Errorf("%s is not in the baseline of pool %s; \"sallyport baseline list\" shows what is, as HOST:PORT", printable(args[0]), printable(from.pool))
 			}
 			if err != nil {
 				return &exitError{exitFailed, err}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"net/url"
@@ -65,6 +66,9 @@ func (c controlClient) do(method, path string, read func(io.Reader) error) error
 		var withURL *url.Error
 		if errors.As(err, &withURL) {
 			err = withURL.Err
+		}
+		if errors.Is(err, fs.ErrPermission) {
+			return fmt.Errorf("asking the daemon at %s: %w; its socket is for the daemon's user and for root", c.address, err)
 		}
 		return fmt.Errorf("asking the daemon at %s: %w; is it running?", c.address, err)
 	}

@@ -118,22 +118,22 @@ func (d *daemon) listen() error {
 		return err
 	}
 	if err := d.dns.Listen(); err != nil {
-		return err
+		return withMend(err)
 	}
 	if err := d.proxy.Listen(); err != nil {
-		return err
+		return withMend(err)
 	}
 	for _, addr := range d.settings.Listen.Admin {
 		l, err := net.Listen("tcp", addr)
 		if err != nil {
-			return fmt.Errorf("listening for admin: %w", err)
+			return withMend(fmt.Errorf("listening for admin: %w", err))
 		}
 		d.http = append(d.http, httpListener{l, newHTTPServer(adminHandler(d, d.registry), d.settings.Admin.Hosts)})
 	}
 	if d.settings.Listen.Control != "" {
 		l, err := d.listenControl()
 		if err != nil {
-			return fmt.Errorf("listening for control: %w", err)
+			return withMend(fmt.Errorf("listening for control: %w", err))
 		}
 		d.http = append(d.http, l)
 	}
@@ -208,6 +208,7 @@ func (d *daemon) reload(path string) {
 		d.enforcement.reapplying(nil)
 	}
 	d.policyChanged()
+	d.log.Info().Uint64("policy", file.Policy.Generation()).Msg("a new configuration serves")
 	d.alerts.System(alerting.SystemReloaded, map[string]any{"policy": file.Policy.Generation(), "pools": len(file.Policy.Pools())})
 }
 

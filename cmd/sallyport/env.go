@@ -4,7 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
+	"net/url"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -28,7 +28,11 @@ gitlab (variables:), json.`,
 			if !ok {
 				return &exitError{exitUsage, fmt.Errorf("--format %s: formats are sh, github, docker, gitlab and json", format)}
 			}
-			return write(cmd.OutOrStdout(), proxyVariables(proxyURL(proxy), noProxy))
+			seen, err := proxyURL(proxy)
+			if err != nil {
+				return &exitError{exitUsage, err}
+			}
+			return write(cmd.OutOrStdout(), proxyVariables(seen, noProxy))
 		},
 	}
 	cmd.Flags().StringVar(&format, "format", "sh", "sh, github, docker, gitlab or json")
@@ -37,12 +41,18 @@ gitlab (variables:), json.`,
 	return cmd
 }
 
-// proxyURL adds the scheme to a bare host:port.
-func proxyURL(text string) string {
-	if _, _, err := net.SplitHostPort(text); err == nil && !strings.Contains(text, "://") {
-		return "http://" + text
+// proxyURL adds the scheme to a bare host:port. Without a port clients would
+// not agree which one is meant.
+func proxyURL(text string) (string, error) {
+	full := text
+	if !strings.Contains(text, "://") {
+		full = "http://" + text
 	}
-	return text
+	u, err := url.Parse(full)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.Port() == "" {
+		return "", fmt.Errorf("--proxy %q: write http://HOST:PORT, such as http://sallyport:3128", printable(text))
+	}
+	return full, nil
 }
 
 // An envVar is one variable of a job's environment.

@@ -101,7 +101,11 @@ func (f *explainFlags) run(cmd *cobra.Command, what string) error {
 		return explainEvent(cmd.OutOrStdout(), what, f.format, source)
 	}
 	if id {
-		return &exitError{exitUsage, fmt.Errorf("%s has the form of an id, and the configuration names no listen.control to ask; add --events FILE (a log) or --control unix:/path (the daemon), or, if it is a host, its port: %[1]s:443", what)}
+		why := "no -c says which daemon to ask; add -c FILE (its configuration, with listen.control),"
+		if f.config != "" {
+			why = "the configuration names no listen.control to ask; add"
+		}
+		return &exitError{exitUsage, fmt.Errorf("%s has the form of an id, and %s --events FILE (a log) or --control unix:/path (the daemon), or, if it is a host, its port: %[1]s:443", what, why)}
 	}
 	e, err := explain(file, f.pool, f.client, what)
 	if err != nil {
@@ -322,19 +326,19 @@ func (e *explanation) print(w io.Writer, format string) error {
 			fmt.Fprintf(&b, "%-9s %s\n", name, value)
 		}
 	}
-	pool := e.Pool
-	if pool == "" {
-		pool = "none admits this client"
-	}
+	pool := e.Pool + ", mode " + e.Mode
 	if e.Source != "" {
-		pool += " (by " + e.Source + ")"
+		pool = e.Pool + " (by " + e.Source + "), mode " + e.Mode
+	}
+	if e.Pool == "" {
+		pool = "none admits this client; add it to the sources of one"
 	}
 	target := printable(e.Target)
 	if e.fromURL {
 		target += " (of the URL)"
 	}
 	line("target", target)
-	line("pool", pool+", mode "+e.Mode)
+	line("pool", pool)
 	line("verdict", strings.TrimSpace(e.Verdict+" ("+e.Reason+")"))
 	line("would", e.Would)
 	line("rule", strings.TrimSpace(e.Rule+" "+atPlace(e.Where)))

@@ -13,6 +13,9 @@ const (
 	// machinesAge is how old the kernel's neighbour table may be before it is
 	// read again, if reading takes less than a twentieth of it.
 	machinesAge = time.Second
+	// machinesMiss is the same where it does not have the address asked for, so
+	// that a machine cannot be a new client with each address that it takes.
+	machinesMiss = 2 * time.Millisecond
 	// maxNeighbours bounds the neighbours of one interface; those beyond are each
 	// a client of their own.
 	maxNeighbours = 16384
@@ -26,6 +29,7 @@ const (
 // anyway. Safe for concurrent use; on nil no machine is known.
 type machines struct {
 	log     zerolog.Logger
+	list    func() ([]neighbour, error) // the kernel's table
 	table   atomic.Pointer[machineTable]
 	reading sync.Mutex // held by the one who reads the table anew
 	failed  bool       // the log says that reading fails; guarded by reading
@@ -50,11 +54,12 @@ type machine struct {
 // machineTable is what was read at one time. It is never changed.
 type machineTable struct {
 	due    time.Time                         // when it is to be read anew
+	miss   time.Time                         // the same, for an address that it does not have
 	byAddr map[string]map[netip.Addr]machine // by interface
 	names  map[machine]netip.Addr            // the address that stands for each
 }
 
-func newMachines(log zerolog.Logger) *machines { return &machines{log: log} }
+func newMachines(log zerolog.Logger) *machines { return &machines{log: log, list: readNeighbours} }
 
 // of gives the address that stands for the machine of a client on an interface;
 // zero if that is not known. Whoever comes first when the table is old reads it
@@ -64,7 +69,7 @@ func (m *machines) of(iface string, client netip.Addr) netip.Addr {
 		return netip.Addr{}
 	}
 	table := m.table.Load()
-	if now := time.Now(); (table == nil || now.After(table.due)) && m.reading.TryLock() {
+	if now := time.Now(); table.isOld(iface, client, now) && m.reading.TryLock() {
 		table = m.read(table, now)
 		m.reading.Unlock()
 	}
@@ -74,12 +79,22 @@ func (m *machines) of(iface string, client netip.Addr) netip.Addr {
 	return table.names[table.byAddr[iface][client]]
 }
 
+// isOld reports whether the table, nil for none, is to be read anew before an
+// address is looked up.
+func (t *machineTable) isOld(iface string, client netip.Addr, now time.Time) bool {
+	if t == nil || now.After(t.due) {
+		return true
+	}
+	_, known := t.byAddr[iface][client]
+	return !known && now.After(t.miss)
+}
+
 // read reads the table anew. Where that fails the old one goes on.
 func (m *machines) read(old *machineTable, now time.Time) *machineTable {
 	if old == nil {
 		old = &machineTable{}
 	}
-	neighbours, err := readNeighbours()
+	neighbours, err := m.list()
 	if err != nil && !m.failed {
 		m.log.Warn().Err(err).Msg("the neighbour table cannot be read: a machine with several addresses counts as several clients")
 	}
@@ -88,7 +103,8 @@ func (m *machines) read(old *machineTable, now time.Time) *machineTable {
 	if err == nil {
 		table = newMachineTable(neighbours, old)
 	}
-	table.due = time.Now().Add(max(machinesAge, 20*time.Since(now)))
+	took := time.Since(now)
+	table.due, table.miss = now.Add(took+max(machinesAge, 20*took)), now.Add(took+max(machinesMiss, 20*took))
 	m.table.Store(table)
 	return table
 }

@@ -4,6 +4,10 @@ import (
 	"fmt"
 	"net/netip"
 	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/rs/zerolog"
 )
 
 // neighboursOf reads entries such as "br-a 10.0.0.2 02".
@@ -47,6 +51,30 @@ func TestMachines(t *testing.T) {
 			t.Errorf("%s: got %s", tt.rule, got)
 		}
 	}
+}
+
+func TestANewAddressIsSoonItsMachines(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var listed []neighbour
+		reads := 0
+		m := newMachines(zerolog.Nop())
+		m.list = func() ([]neighbour, error) { reads++; return listed, nil }
+		first, second := netip.MustParseAddr("10.0.0.2"), netip.MustParseAddr("10.0.0.3")
+		for range 1000 {
+			m.of("a", second)
+		}
+		listed = neighboursOf(t, "a 10.0.0.2 02", "a 10.0.0.3 02")
+		if got := m.of("a", second); got.IsValid() || reads != 1 {
+			t.Errorf("at once: %s, after %d reads", got, reads)
+		}
+		time.Sleep(machinesMiss + 1) // of the test's own clock
+		for range 1000 {
+			if got := m.of("a", second); got != first || reads != 2 {
+				t.Fatalf("soon after: %s, after %d reads", got, reads)
+			}
+			time.Sleep(machinesAge / 2000)
+		}
+	})
 }
 
 func TestMachinesAreBounded(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log" //nolint:depguard // to silence it
 	"os"
 	"runtime"
@@ -63,7 +64,12 @@ func run(args []string, stdout, stderr io.Writer) int {
 		return 0
 	}
 	var exit *exitError
-	if !errors.As(err, &exit) { // cobra's own: unknown command, flag or argument
+	var file *fs.PathError
+	switch {
+	case errors.As(err, &exit):
+	case errors.As(err, &file): // the output, on a disk that is full
+		exit = &exitError{exitFailed, err}
+	default: // cobra's own: unknown command, flag or argument
 		exit = &exitError{exitUsage, fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())}
 	}
 	var printed printedError
@@ -121,6 +127,15 @@ func configByFlag(cmd *cobra.Command, args []string) error {
 	return fmt.Errorf("%s takes no argument; for a configuration write %[1]s -c %s", cmd.CommandPath(), printable(args[0]))
 }
 
+// knownCommand takes the words of a command, as help does.
+func knownCommand(cmd *cobra.Command, args []string) error {
+	found, rest, err := cmd.Root().Find(args)
+	if err == nil && len(rest) > 0 {
+		err = fmt.Errorf("%s has no %q", found.CommandPath(), printable(rest[0]))
+	}
+	return err
+}
+
 // addExamples completes the commands that cobra brings: every --help has one.
 func addExamples(root *cobra.Command) {
 	root.InitDefaultHelpCmd()
@@ -129,6 +144,7 @@ func addExamples(root *cobra.Command) {
 		switch cmd.Name() {
 		case "help":
 			cmd.Example = "  sallyport help explain"
+			cmd.Args = knownCommand
 		case "completion":
 			cmd.Example = "  source <(sallyport completion bash)"
 			for _, shell := range cmd.Commands() {

@@ -36,10 +36,19 @@ func (d *daemon) dnsConfig() (dnsfilter.Config, error) {
 		Upstreams: s.Upstreams, Own: func(addr netip.AddrPort) bool { return takenBy(listeners, addr) },
 		Search: search, Blocked: s.BlockedReply, BookGrace: s.BookGrace, MaxTTL: s.MaxTTL, Stale: s.Stale,
 		CacheEntries: s.CacheEntries, BookEntries: d.settings.Limits.BookEntries, PerClient: d.settings.Limits.DNSPerClient,
-		BookFile: bookFile(d.settings.Alerts.StateDir),
-		Tunnel:   alerting.TunnelLimits(&d.settings.Alerts), Known: d.alerts.Usual,
+		BookFile: bookFile(d.settings.Alerts.StateDir), BookFault: d.bookFault,
+		Tunnel: alerting.TunnelLimits(&d.settings.Alerts), Known: d.alerts.Usual,
 		Log: d.log, Metrics: d.registry,
 	}, nil
+}
+
+// bookFault records what became of the kept book of answers.
+func (d *daemon) bookFault(state, cause string) {
+	details := map[string]any{"state": state}
+	if cause != "" {
+		details["error"] = cause
+	}
+	d.alerts.System(alerting.SystemBookFailed, details)
 }
 
 // bookFile is where the book of answers is kept in a state directory; "" if

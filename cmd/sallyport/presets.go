@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"sallyport/allowlists/diag"
 	"sallyport/allowlists/presets"
 )
 
@@ -44,7 +45,11 @@ func newPresets() *cobra.Command {
 }
 
 func noPreset(name string) error {
-	return &exitError{exitUsage, fmt.Errorf("no preset %q; \"sallyport presets\" lists them", name)}
+	mend := "\"sallyport presets\" lists them"
+	if near := diag.Nearest(name, presets.Names()); near != "" {
+		mend = fmt.Sprintf("did you mean %q?", near)
+	}
+	return &exitError{exitUsage, fmt.Errorf("no preset %q; %s", name, mend)}
 }
 
 // printPresetsJSON writes the names of all presets, or name and text of one.

@@ -64,6 +64,7 @@ func serve(ctx context.Context, options runOptions) error {
 	defer signal.Stop(hangup)
 
 	logger := zerolog.New(options.stderr).With().Timestamp().Logger()
+	followMemoryLimit()
 	d, err := newDaemon(options, logger)
 	if err != nil {
 		return err
@@ -124,7 +125,7 @@ func (d *daemon) serve(ctx context.Context, hangup <-chan os.Signal) error {
 	alerts := start(d.alerts.Run)
 	defer alerts.stop()
 	back := []func(context.Context) error{
-		d.dns.Serve, d.expireRules, d.measureEnforcement, d.watchPackets,
+		d.dns.Serve, d.expireRules, d.measureEnforcement, d.watchPackets, tidyMemory,
 		func(ctx context.Context) error { return d.watchConfig(ctx, d.options.config, hangup) },
 	}
 	for i := range d.http {
