@@ -9,7 +9,12 @@ FUZZTIME ?= 60s
 SOAK     ?= 60s
 BULK     ?= 1000
 STORM    ?= 3m
+CHAOS    ?= 10m
 IMAGE    ?= sallyport:dev
+ROUNDS   ?= 5
+TESTS    ?=
+SUBJECTS ?=
+BENCH    ?=
 TOOLS    := -modfile=.ci/tools/go.mod
 
 # Base images of the Dockerfile; empty means its own defaults. .ci/localbase
@@ -21,10 +26,10 @@ RUN_IMAGE   ?=
 # (it could not in a clone that belongs to another user).
 export GOFLAGS := -buildvcs=false $(GOFLAGS)
 
-.PHONY: help build run test soak storm bulk lint fuzz bench image clean
+.PHONY: help build run test soak storm bulk chaos lint fuzz bench bench-peers image clean
 
 help: ## list the targets
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 build: ## build the static binary ./sallyport
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o sallyport ./cmd/sallyport
@@ -46,6 +51,9 @@ storm: ## give alerting 1,000,000 records a minute for STORM (3m), and hold what
 bulk: ## join BULK (1000) MB of logs, and hold the memory it takes
 	SALLYPORT_BULK=$(BULK) go test -timeout 30m -run '^TestCorrelateBulk$$' -v ./test
 
+chaos: ## refuse names for CHAOS (10m) while Slack fails and the daemon ends at random; SALLYPORT_SEED=N throws the same dice
+	SALLYPORT_CHAOS=$(CHAOS) go test -race -timeout 0 -run '^TestNothingIsLostThoughSlackAndWeFailAtRandom$$' -v ./test
+
 lint: ## gofmt, golangci-lint, and known vulnerabilities where their database can be had
 	@unformatted=$$(gofmt -l .); [ -z "$$unformatted" ] || { echo "gofmt would change:"; echo "$$unformatted"; exit 1; }
 	@asleep=$$(grep -rl --include='*_test.go' 'time\.Sleep(' . | xargs -r grep -L '"testing/synctest"' || true); \
@@ -66,10 +74,15 @@ bench: build ## run every benchmark, and print the figures of an idle daemon
 	go test -run '^$$' -bench . -benchmem ./...
 	@.ci/figures ./sallyport
 
+bench-peers: build ## measure beside Squid, Unbound and other peers; TESTS=setup,dns SUBJECTS=sallyport,relay,squid ROUNDS=5 choose, BENCH=-help lists
+	@.ci/peers
+	go build -o bin/bench ./test/bench
+	bin/bench -rounds $(ROUNDS) -tests '$(TESTS)' -subjects '$(SUBJECTS)' $(BENCH)
+
 image: ## build the container image IMAGE
 	docker build -t $(IMAGE) --build-arg VERSION=$(VERSION) \
 		$(if $(BUILD_IMAGE),--build-arg BUILD_IMAGE=$(BUILD_IMAGE)) $(if $(RUN_IMAGE),--build-arg RUN_IMAGE=$(RUN_IMAGE)) \
 		$(if $(GOPROXY),--build-arg GOPROXY=$(GOPROXY)) $(IMAGE_FLAGS) .
 
 clean: ## remove what was built
-	rm -f sallyport
+	rm -rf sallyport bin

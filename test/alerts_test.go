@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -82,6 +81,16 @@ func (s *slack) received() []slackMessage {
 	return append([]slackMessage(nil), s.messages...)
 }
 
+// mentions is in how many messages a name stands.
+func (s *slack) mentions(name string) (n int) {
+	for _, m := range s.received() {
+		if strings.Contains(m.text, name) {
+			n++
+		}
+	}
+	return n
+}
+
 // checkSlackLimits: docs.slack.dev, "Blocks": 50 blocks a message, 3,000
 // characters a text object, 150 a header.
 func checkSlackLimits(t *testing.T, body []byte) {
@@ -112,6 +121,12 @@ func checkSlackLimits(t *testing.T, body []byte) {
 			t.Errorf("a %s of %d characters", b.Type, len(b.Text.Text))
 		}
 	}
+}
+
+// deliverTo has a daemon deliver to s, from the next write and start on.
+func (d *daemon) deliverTo(s *slack) {
+	d.env = append(d.env, "TEST_SLACK="+s.url)
+	d.extra += fmt.Sprintf("\nalerts: {state_dir: %s, slack: {webhook_url: \"${TEST_SLACK}\"}}\n", d.path("state"))
 }
 
 const alertPools = `
@@ -227,35 +242,16 @@ func TestRetryAfterIsHonoured(t *testing.T) {
 func TestKilledBetweenRefusalAndDelivery(t *testing.T) {
 	t.Parallel()
 	s := newSlack(t)
-	d := alertDaemon(t, s, "\n")
+	f := newFaultRun(t, alertDaemon(t, s, "\n"), s)
 	for i := range 50 {
-		name := fmt.Sprintf("evil%d.example", i)
-		r := connect(t, d.proxy, name+":443")
-		if r.code != 403 {
-			t.Fatal(r.status)
-		}
-		<-time.After(time.Duration(rand.IntN(1200)) * time.Millisecond)
-		d.kill()
-		d.run()
-		mentions := func() int {
-			n := 0
-			for _, m := range s.received() {
-				if strings.Contains(m.text, name) {
-					n++
-				}
-			}
-			return n
-		}
+		f.ask(fmt.Sprintf("evil%d.example", i))
+		f.chance.pause(1200 * time.Millisecond)
+		f.killed()
 		if i%10 == 9 {
-			for k := i - 9; k <= i; k++ {
-				name = fmt.Sprintf("evil%d.example", k)
-				eventually(t, "an alert for "+name, func() bool { return mentions() > 0 }, d.dump)
-				if n := mentions(); n > 2 {
-					t.Errorf("%s is in %d messages", name, n)
-				}
-			}
+			f.told()
 		}
 	}
+	f.atMostTwice()
 }
 
 // TestTheWebhookURLIsNowhere searches everything a person or program can read

@@ -55,6 +55,9 @@ func TestARunnerBeginsWithWhatAnotherLearnt(t *testing.T) {
 	teacher.visit("echo.example")
 	destination := "echo.example:" + teacher.echo.port
 	eventually(t, "the destination in the list", func() bool { return strings.Contains(baselineOf(t, teacher.daemon, "list"), destination) }, teacher.dump)
+	if said := baselineOf(t, teacher.daemon, "list", "--pool", "biuld"); !strings.HasPrefix(said, "the daemon has seen no destination of a pool biuld\n") {
+		t.Errorf("of a pool that is not there it says %q", said)
+	}
 	file := filepath.Join(t.TempDir(), "baseline.jsonl")
 	baselineOf(t, teacher.daemon, "export", "-o", file)
 	data, err := os.ReadFile(file)
@@ -79,6 +82,9 @@ func TestARunnerBeginsWithWhatAnotherLearnt(t *testing.T) {
 		}
 	}
 
+	if said := baselineOf(t, pupil.daemon, "export"); !strings.HasPrefix(said, "1 of 2 destinations are in the baseline and were written; the others have not entered it yet\n") {
+		t.Errorf("the export says %q", said)
+	}
 	baselineOf(t, pupil.daemon, "remove", "--pool", "build", "echo.example:"+pupil.echo.port)
 	pupil.kill()
 	pupil.run()

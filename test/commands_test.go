@@ -132,7 +132,7 @@ func TestCommandExitCodes(t *testing.T) {
 		{"explain --pool default example.com", 3, "dns       deny (not-in-allowlist), answered NXDOMAIN\nrefusal   HTTP 403 (not-in-allowlist)\n", ""},
 		{"explain --pool default motd.ubuntu.com", 3, "quiet     built in (ubuntu:9): no denied-egress alert\n", ""},
 		{"explain --pool default 192.0.2.7", 3, "verdict   deny (special-address)\nrefusal   HTTP 403 (special-address)\nallow by", ""},
-		{"explain --client 192.0.2.1 github.com", 3, "none admits this client, mode enforce\nverdict   deny (no-pool)\ndns       deny (no-pool), answered REFUSED\n", ""},
+		{"explain --client 192.0.2.1 github.com", 3, "none admits this client; add it to the sources of one\nverdict   deny (no-pool)\ndns       deny (no-pool), answered REFUSED\n", ""},
 		{"explain -c audit.yaml --pool build other.example", 0, "dns       allow (allowed-by-audit), would be not-in-allowlist", ""},
 		{"explain -c ended.yaml old.example", 3, "expired   2024-01-01 at 00:00 UTC; ask its owner, platform@corp.example, for a later day\n", ""},
 		{"explain -c ended.yaml older.example", 3, "expired   2023-01-01 at 00:00 UTC; ask who wrote the rule for a later day\n", ""},
@@ -140,7 +140,10 @@ func TestCommandExitCodes(t *testing.T) {
 		{"explain http://[2001:db8::1]/x", 3, "target    [2001:db8::1]:80 (of the URL)\n", ""},
 		{"explain github.com/actions", 2, "", "explain takes HOST[:PORT], such as git.corp.example:22, not \"github.com/actions\""},
 		{"explain ssh://git.corp.example/x", 2, "", "explain takes HOST[:PORT], such as git.corp.example:22"},
-		{"explain k3v9x2m4p7qa", 2, "", "has the form of an id, and the configuration names no listen.control to ask; add --events FILE (a log) or --control unix:/path (the daemon), or, if it is a host, its port: k3v9x2m4p7qa:443"},
+		{"explain k3v9x2m4p7qa", 2, "", "has the form of an id, and no -c says which daemon to ask; add -c FILE (its configuration, with listen.control), --events FILE (a log) or --control unix:/path (the daemon), or, if it is a host, its port: k3v9x2m4p7qa:443"},
+		{"explain -c good.yaml k3v9x2m4p7qa", 2, "", "has the form of an id, and the configuration names no listen.control to ask; add --events FILE (a log) or"},
+		{"baseline list", 2, "", "no -c says which daemon to ask; add -c FILE (its configuration, with listen.control) or --control unix:/path"},
+		{"baseline list -c good.yaml", 2, "", "the configuration names no listen.control to ask; add it"},
 		{"explain k3v9x2m4p7qa:443", 3, "deny (not-in-allowlist)", ""},
 		{"explain --pool default k3v9x2m4p7qa", 3, "deny (not-in-allowlist)", ""},
 		{"explain --control /run/control.sock k3v9x2m4p7qa", 2, "", "--control /run/control.sock: write unix:/run/control.sock"},
@@ -164,6 +167,11 @@ func TestCommandExitCodes(t *testing.T) {
 		{"presets", 0, "github-actions\n", ""},
 		{"presets npm", 0, "name: npm\n", ""},
 		{"presets nope", 2, "", `no preset "nope"`},
+		{"presets npmm", 2, "", `no preset "npmm"; did you mean "npm"?`},
+		{"env --proxy sallyport", 2, "", `--proxy "sallyport": write http://HOST:PORT, such as http://sallyport:3128`},
+		{"env --proxy http://sallyport", 2, "", "write http://HOST:PORT"},
+		{"env --proxy socks5://sallyport:3128", 2, "", "write http://HOST:PORT"},
+		{"env --proxy sallyport:3128", 0, "https_proxy='http://sallyport:3128'\n", ""},
 		{"env --format nope", 2, "", "formats are sh, github, docker, gitlab and json"},
 		{"version", 0, "sallyport ", ""},
 		{"wait-ready --timeout 200ms --admin 127.0.0.1:1", 1, "", "connection refused; is the daemon running, and is this its listen.admin?"},
@@ -179,6 +187,10 @@ func TestCommandExitCodes(t *testing.T) {
 		{"run -c good.yaml --pprof", 2, "", "--pprof serves on the control listener, and there is none; set listen.control"},
 		{"run --nope", 2, "", "unknown flag: --nope; see sallyport run --help"},
 		{"nope", 2, "", `unknown command "nope"`},
+		{"help nope", 2, "", `unknown command "nope"`},
+		{"help explain nope", 2, "", `sallyport explain has no "nope"`},
+		{"help baseline list", 0, "sallyport baseline list [flags]", ""},
+		{"help", 0, "Available Commands:", ""},
 		{"check extra", 2, "", "sallyport: "},
 		{"", 0, "Available Commands:", ""},
 	} {
@@ -191,6 +203,21 @@ func TestCommandExitCodes(t *testing.T) {
 				t.Error("it failed without a word")
 			}
 		})
+	}
+}
+
+// TestCommandOutputLost: who keeps the output in a file on a full disk is not
+// told to look at --help.
+func TestCommandOutputLost(t *testing.T) {
+	for _, line := range []string{
+		"check", "check --defaults", "check --format json", "explain --pool default github.com", "explain --format json github.com",
+		"presets", "presets npm", "presets --format json", "env", "env --format json", "env --format gitlab", "version", "version --format json",
+		"firewall print --mode sidecar", "completion bash",
+	} {
+		got := commandIn(t, t.TempDir(), nil, "sh", "-c", "exec "+binary+" "+line+" >/dev/full")
+		if got.code != 1 || !strings.Contains(got.stderr, "no space left on device") || strings.Contains(got.stderr, "--help") {
+			t.Errorf("%s: exit code %d\n%s", line, got.code, got.stderr)
+		}
 	}
 }
 
@@ -347,6 +374,57 @@ func TestCommandFilesNotRead(t *testing.T) {
 	}
 }
 
+// TestStartDetailsAreDocumented: docs/events.md has every detail of a start.
+func TestStartDetailsAreDocumented(t *testing.T) {
+	d := start(t, config{upstream: "127.0.0.1:1", pools: "  {}\n"})
+	row := regexp.MustCompile("(?m)^\\| `started` .*$").FindString(readText(t, "../docs/events.md"))
+	details, _ := d.wait("the start", func(e event) bool { return e.text("event") == "started" })["details"].(map[string]any)
+	if len(details) < 10 {
+		t.Errorf("the start has only %v", details)
+	}
+	for name := range details {
+		if !strings.Contains(row, "`"+name+"`") {
+			t.Errorf("docs/events.md does not know %s: %s", name, row)
+		}
+	}
+}
+
+// TestCommandBindFails says what a person does about each way not to bind.
+func TestCommandBindFails(t *testing.T) {
+	needRoot(t)
+	needProgram(t, "setpriv")
+	for _, c := range []struct{ listen, want string }{
+		{"proxy: 192.0.2.5:3128", "cannot assign requested address; no interface of this machine has that address"},
+		{"dns: 127.77.0.1:53", "permission denied; ports below 1024 take root or the capability NET_BIND_SERVICE"},
+	} {
+		d := prepare(t, config{})
+		text := "listen: {proxy: " + d.proxy + ", dns: " + d.dns + ", admin: " + d.admin + "}\npools: {build: {sources: [127.0.0.0/8]}}\n"
+		key, _, _ := strings.Cut(c.listen, " ")
+		text = regexp.MustCompile(key+" [0-9.:]+").ReplaceAllString(text, c.listen)
+		if err := os.WriteFile(d.path("bind.yaml"), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		got := commandIn(t, d.dir, nil, "setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "--inh-caps=-all", "--bounding-set=-all", "--",
+			binary, "run", "-c", "bind.yaml")
+		if got.code != 1 || !strings.Contains(got.stderr, c.want) {
+			t.Errorf("%s: exit code %d\n%s", c.listen, got.code, got.stderr)
+		}
+	}
+}
+
+// TestCommandControlOfAnotherUser: who may not open the socket is not asked
+// whether the daemon runs.
+func TestCommandControlOfAnotherUser(t *testing.T) {
+	needRoot(t)
+	needProgram(t, "setpriv")
+	d := start(t, config{upstream: "127.0.0.1:1", pools: "  {}\n"})
+	got := commandIn(t, d.dir, nil, "setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "--inh-caps=-all", "--",
+		binary, "baseline", "list", "--control", "unix:"+d.path("control.sock"))
+	if got.code != 1 || !strings.Contains(got.stderr, "permission denied; its socket is for the daemon's user and for root") || strings.Contains(got.stderr, "running?") {
+		t.Errorf("exit code %d\n%s", got.code, got.stderr)
+	}
+}
+
 // TestCommandRunWarns: what check warns of is in the log of a start and of each
 // reload, so that nobody audits for weeks and believes to enforce.
 func TestCommandRunWarns(t *testing.T) {
@@ -354,10 +432,16 @@ func TestCommandRunWarns(t *testing.T) {
 	if !strings.Contains(d.stderr.String(), "sallyport.yaml:10:17: pool \\\"build\\\" is in audit: ") {
 		t.Errorf("the start says nothing of audit: %s", d.stderr)
 	}
+	if strings.Contains(d.stderr.String(), "a new configuration serves") {
+		t.Errorf("the start speaks of a reload: %s", d.stderr)
+	}
 	d.write("127.0.0.1:1", "  {}\n")
 	d.wait("the reload", func(e event) bool { return e.text("event") == "reloaded" })
 	if !strings.Contains(d.stderr.String(), "there is no pool, so every client is refused") {
 		t.Errorf("the reload says nothing of its pools: %s", d.stderr)
+	}
+	if !strings.Contains(d.stderr.String(), `"policy":2,`) || !strings.Contains(d.stderr.String(), "a new configuration serves") {
+		t.Errorf("the reload does not say that it worked: %s", d.stderr)
 	}
 }
 
@@ -506,6 +590,13 @@ func TestCommandRunGreets(t *testing.T) {
 		if !strings.Contains(d.stderr.String(), want) {
 			t.Errorf("the greeting lacks %q:\n%s", want, d.stderr)
 		}
+	}
+	if told := strings.Count(d.stderr.String(), "state_dir"); told != 1 {
+		t.Errorf("it says %d times what goes without a state_dir:\n%s", told, d.stderr)
+	}
+	twice := command(t, d.dir, "run")
+	if twice.code != 1 || !strings.Contains(twice.stderr, "address already in use; another program has it, perhaps a Sallyport that runs already") {
+		t.Errorf("a second one: exit code %d\n%s", twice.code, twice.stderr)
 	}
 	refused := connect(t, d.proxy, "example.com:443")
 	if want := regexp.MustCompile(`^HTTP/1\.1 403 Sallyport: example\.com:443 not in pool default \(not-in-allowlist, [a-z2-9]{12}\)$`); !want.MatchString(refused.status) {

@@ -46,6 +46,7 @@ type daemon struct {
 	cmd    *exec.Cmd
 	stderr *lockedBuffer
 	exited chan struct{}
+	torn   bool // lines of the event log that a full disk cut are passed by
 }
 
 // config is what a test says of its daemon. Listeners, event log and state
@@ -204,7 +205,9 @@ func (d *daemon) events() []event {
 			break // still being written
 		}
 		var e event
-		if err := json.Unmarshal(line, &e); err != nil {
+		if err := json.Unmarshal(line, &e); err != nil && d.torn {
+			continue
+		} else if err != nil {
 			d.t.Fatalf("%v in %q", err, line)
 		}
 		all = append(all, e)
@@ -247,12 +250,17 @@ func (d *daemon) dump() string {
 
 // checkEvents holds every line of the event log against the JSON Schema.
 func (d *daemon) checkEvents() {
-	f, err := os.Open(d.path("events.jsonl"))
+	raw, err := os.ReadFile(d.path("events.jsonl"))
 	if err != nil {
 		return
 	}
-	defer f.Close()
-	for _, e := range eventtest.ValidateLines(d.t, f) {
+	var whole []byte
+	for line := range bytes.Lines(raw) {
+		if !d.torn || json.Valid(line) {
+			whole = append(whole, line...)
+		}
+	}
+	for _, e := range eventtest.ValidateLines(d.t, bytes.NewReader(whole)) {
 		seenReasons.Store(e.Reason.String(), true)
 		seenReasons.Store(e.Would.String(), true)
 	}

@@ -29,7 +29,7 @@ func newEngine(t *testing.T) *space {
 	}
 	said := &lockedBuffer{}
 	cmd := exec.Command("nsenter", "--net=/run/netns/"+s.name, "dockerd", "--config-file", config, "--data-root", dir+"/data", "--exec-root", dir+"/exec",
-		"--pidfile", dir+"/pid", "--host", socket, "--storage-driver", "vfs", "--bridge", "none")
+		"--pidfile", dir+"/pid", "--host", socket, "--storage-driver", "vfs")
 	cmd.Stdout, cmd.Stderr = said, said
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {
@@ -54,7 +54,8 @@ type stack struct {
 }
 
 // startStack brings a recipe up as it stands, but for the images and the
-// allowed host. That and evil.example are the world, on the network out.
+// allowed host. That and evil.example are the world, on the network out. On the
+// default bridge, which has no aliases, the world is the host's resolver, too.
 func (f *fleet) startStack(name, image, out string) *stack {
 	t := f.t
 	t.Helper()
@@ -64,8 +65,15 @@ func (f *fleet) startStack(name, image, out string) *stack {
 	if err := os.Chmod(s.dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
+	resolver := ""
+	if out == "bridge" {
+		f.run("world-"+name, out, f.standinImage(), "--", "world", "/cert", "/key")
+		s.world = f.address("world-"+name, out)
+		resolver = "    dns: [" + s.world + "]\n"
+	}
 	for _, file := range []string{"compose.yaml", "sallyport.yaml"} {
 		text := readText(t, "../deploy/compose/"+name+"/"+file)
+		text = strings.Replace(text, "    restart: unless-stopped\n", "    restart: unless-stopped\n"+resolver, 1)
 		text = strings.Replace(text, "- registry.corp.example", "- {host: allowed.example, resolves_to: [10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16]}", 1)
 		if err := os.WriteFile(filepath.Join(s.dir, file), []byte(text), 0o644); err != nil {
 			t.Fatal(err)
@@ -96,8 +104,10 @@ func (f *fleet) startStack(name, image, out string) *stack {
 		return docker(t, "ps", "-q", "--filter", "label=com.docker.compose.project="+s.project, "--filter", "label=com.docker.compose.service="+service)
 	}
 	s.runner, s.gate = id("runner"), id("sallyport")
-	f.run("world-"+name, s.project+"_"+out, f.standinImage(), "--network-alias", "allowed.example", "--network-alias", "evil.example", "--", "world", "/cert", "/key")
-	s.world = f.address("world-"+name, s.project+"_"+out)
+	if resolver == "" {
+		f.run("world-"+name, s.project+"_"+out, f.standinImage(), "--network-alias", "allowed.example", "--network-alias", "evil.example", "--", "world", "/cert", "/key")
+		s.world = f.address("world-"+name, s.project+"_"+out)
+	}
 	eventually(t, "the world", func() bool {
 		_, err := s.job("curl", "--cacert", "/ca.pem", "-sS", "-m", "5", "https://allowed.example/up")
 		return err == nil
@@ -163,7 +173,7 @@ func TestDeployComposeRuns(t *testing.T) {
 	}
 	f := newFleet(t)
 	t.Run("transparent", func(t *testing.T) {
-		f.with(t).startStack("transparent", image, "default").check("transparent", "sidecar")
+		f.with(t).startStack("transparent", image, "bridge").check("transparent", "sidecar")
 	})
 	t.Run("router", func(t *testing.T) {
 		// What docs/deploy.md says for hosts where bridged frames pass iptables.

@@ -65,7 +65,7 @@ func mask(output string) string {
 // that are on this machine.
 func TestReadmeExamples(t *testing.T) {
 	needRoot(t) // github.com is on port 443
-	needProgram(t, "curl", "sed", "head")
+	needProgram(t, "curl", "sed", "head", "seq", "sha256sum", "cut")
 	const path = "../README.md"
 	text := readText(t, path)
 	d, ca := embeddedDaemon(t)
@@ -164,7 +164,7 @@ func readmeDir(t *testing.T, text string) string {
 	t.Helper()
 	dir := t.TempDir()
 	_, policy, found := strings.Cut(text, "```yaml\n# sallyport.yaml\n")
-	policy, _, closed := strings.Cut(policy, "```\n")
+	policy, _, closed := strings.Cut("# sallyport.yaml\n"+policy, "```\n") // whole, as who copies it has it
 	if !found || !closed {
 		t.Fatal("README.md shows no sallyport.yaml")
 	}

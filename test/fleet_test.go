@@ -45,18 +45,25 @@ func newFleet(t *testing.T) *fleet {
 	needRoot(t)
 	needProgram(t, "docker", "busybox", "curl")
 	need(t, exec.Command("docker", "info").Run() == nil, "a Docker engine that answers")
+	f := &fleet{t: t, standin: buildStandin(t), tag: newTag(t, "test"), ca: newCA(t)}
+	f.inner, f.outer = f.tag+"-inner", f.tag+"-outer"
+	t.Cleanup(func() { removeAll(t, f.tag+"-", f.tag+"_", f.tag+":") })
+	docker(t, "network", "create", "--internal", "--opt", "com.docker.network.bridge.inhibit_ipv4=true", f.inner)
+	docker(t, "network", "create", f.outer)
+	return f
+}
+
+// newTag begins the names of what a test of some kind makes in the engine. It
+// removes what a killed run left.
+func newTag(t *testing.T, kind string) string {
+	t.Helper()
 	space, err := os.Readlink("/proc/self/ns/pid")
 	if err != nil {
 		t.Fatal(err)
 	}
 	space = strings.Trim(space, "pid:[]")
 	removeDead(t, space)
-	f := &fleet{t: t, standin: buildStandin(t), tag: fmt.Sprintf("sallyport-test-%s-%d", space, os.Getpid()), ca: newCA(t)}
-	f.inner, f.outer = f.tag+"-inner", f.tag+"-outer"
-	t.Cleanup(func() { removeAll(t, f.tag+"-", f.tag+"_", f.tag+":") })
-	docker(t, "network", "create", "--internal", "--opt", "com.docker.network.bridge.inhibit_ipv4=true", f.inner)
-	docker(t, "network", "create", f.outer)
-	return f
+	return fmt.Sprintf("sallyport-%s-%s-%d", kind, space, os.Getpid())
 }
 
 // with is the same fleet for a subtest.
@@ -90,13 +97,13 @@ func removeAll(t *testing.T, prefixes ...string) {
 	}
 }
 
-// removeDead removes what a killed run left: the fleets of processes of our
-// process namespace that are no more.
+// removeDead removes what a killed run left: what begins with a tag of a
+// process of our process namespace that is no more.
 func removeDead(t *testing.T, space string) {
 	t.Helper()
 	names := docker(t, "ps", "-a", "--format", "{{.Names}}") + "\n" + docker(t, "network", "ls", "--format", "{{.Name}}") +
 		"\n" + docker(t, "images", "--format", "{{.Repository}}:{{.Tag}}")
-	for _, m := range regexp.MustCompile(`sallyport-test-`+space+`-(\d+)`).FindAllStringSubmatch(names, -1) {
+	for _, m := range regexp.MustCompile(`sallyport-(?:test|build)-`+space+`-(\d+)`).FindAllStringSubmatch(names, -1) {
 		pid, err := strconv.Atoi(m[1])
 		if err == nil && syscall.Kill(pid, 0) == syscall.ESRCH {
 			removeAll(t, m[0]+"-", m[0]+"_", m[0]+":")

@@ -252,26 +252,7 @@ func (w *gatewayWorld) serveSSH(repo string) *sshServer {
 	}
 	needProgram(t, sshd, "ssh", "ssh-keygen", "git")
 	s := w.host(22, nil, nil, "ssh.example")
-	dir := t.TempDir()
-	for _, name := range []string{"host", "user"} {
-		if out, err := exec.Command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", filepath.Join(dir, name)).CombinedOutput(); err != nil {
-			t.Fatalf("ssh-keygen: %v\n%s", err, out)
-		}
-	}
-	public, err := os.ReadFile(filepath.Join(dir, "host.pub"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	files := map[string]string{
-		"known_hosts": "ssh.example " + string(public),
-		"sshd_config": fmt.Sprintf("ListenAddress %s\nListenAddress [%s]\nHostKey %s\nAuthorizedKeysFile %s\nPermitRootLogin prohibit-password\nPasswordAuthentication no\nStrictModes no\nPidFile none\nUsePAM no\nUseDNS no\n",
-			s.ip, s.ip6, filepath.Join(dir, "host"), filepath.Join(dir, "user.pub")),
-	}
-	for name, text := range files {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
+	dir := sshFiles(t, "ssh.example", s.ip, "["+s.ip6+"]")
 	if err := os.MkdirAll("/run/sshd", 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -285,10 +266,43 @@ func (w *gatewayWorld) serveSSH(repo string) *sshServer {
 			return err == nil
 		}, said.String)
 	}
-	return &sshServer{
-		url:     "ssh://root@ssh.example" + repo,
-		command: fmt.Sprintf("ssh -F none -i %s -o UserKnownHostsFile=%s -o StrictHostKeyChecking=yes -o BatchMode=yes", filepath.Join(dir, "user"), filepath.Join(dir, "known_hosts")),
+	return &sshServer{url: "ssh://root@ssh.example" + repo, command: sshCommand(dir)}
+}
+
+// sshFiles makes the keys of an OpenSSH server called name and of its client,
+// and the files of both: sshd_config, known_hosts. It gives their directory.
+func sshFiles(t *testing.T, name string, listen ...string) (dir string) {
+	t.Helper()
+	dir = t.TempDir()
+	for _, key := range []string{"host", "user"} {
+		if out, err := exec.Command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", filepath.Join(dir, key)).CombinedOutput(); err != nil {
+			t.Fatalf("ssh-keygen: %v\n%s", err, out)
+		}
 	}
+	public, err := os.ReadFile(filepath.Join(dir, "host.pub"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := fmt.Sprintf("HostKey %s\nAuthorizedKeysFile %s\nPermitRootLogin prohibit-password\nPasswordAuthentication no\nStrictModes no\nPidFile none\nUsePAM no\nUseDNS no\n",
+		filepath.Join(dir, "host"), filepath.Join(dir, "user.pub"))
+	for _, addr := range listen {
+		config += "ListenAddress " + addr + "\n"
+	}
+	for file, text := range map[string]string{"known_hosts": name + " " + string(public), "sshd_config": config} {
+		if err := os.WriteFile(filepath.Join(dir, file), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// sshCommand is the GIT_SSH_COMMAND for the files of sshFiles.
+func sshCommand(dir string, options ...string) string {
+	command := fmt.Sprintf("ssh -F none -i %s/user -o UserKnownHostsFile=%s/known_hosts -o StrictHostKeyChecking=yes -o BatchMode=yes", dir, dir)
+	for _, option := range options {
+		command += " -o '" + option + "'"
+	}
+	return command
 }
 
 // environment is that of a job: certificates and keys, and no proxy variables.

@@ -30,6 +30,7 @@ var rooms = map[string][]string{
 	},
 	"sallyport/test":         {},
 	"sallyport/test/standin": {},
+	"sallyport/test/bench":   {}, // sees the daemon as any client does
 }
 
 // libraries keeps each library at its one edge.
@@ -43,6 +44,7 @@ var libraries = map[string][]string{
 	"github.com/spf13/cobra":                                  {"sallyport/cmd/sallyport"},
 	"github.com/mattn/go-isatty":                              {"sallyport/cmd/sallyport"},
 	"github.com/fsnotify/fsnotify":                            {"sallyport/cmd/sallyport"},
+	"github.com/KimMachineGun/automemlimit/memlimit":          {"sallyport/cmd/sallyport"},
 	"github.com/elastic/go-seccomp-bpf":                       {"sallyport/cmd/sallyport"},
 	"github.com/landlock-lsm/go-landlock/landlock":            {"sallyport/cmd/sallyport"},
 	"kernel.org/pub/linux/libs/security/libcap/cap":           {"sallyport/cmd/sallyport"},

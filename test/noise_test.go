@@ -20,9 +20,9 @@ import (
 // one for each of three victims, and no other allowed name than github.com.
 func noisyDaemon(t *testing.T, s *slack) *daemon {
 	t.Helper()
-	d := prepare(t, config{env: []string{"TEST_SLACK=" + s.url}})
-	d.extra = fmt.Sprintf("\nlimits: {dns_per_client: 1000000}\ndns: {upstreams: [%q], search: [corp.example]}\n"+
-		"alerts: {state_dir: %s, slack: {webhook_url: \"${TEST_SLACK}\"}}\n", newZone(t).addr, d.path("state"))
+	d := prepare(t, config{})
+	d.extra = fmt.Sprintf("\nlimits: {dns_per_client: 1000000}\ndns: {upstreams: [%q], search: [corp.example]}\n", newZone(t).addr)
+	d.deliverTo(s)
 	pools := "  flood: {sources: [127.0.0.0/8], allow: [github.com]}\n"
 	for i := range 3 {
 		pools += fmt.Sprintf("  victim%d: {sources: [%s/32], allow: [github.com]}\n", i, d.neighbour(201+i))

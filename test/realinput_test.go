@@ -74,11 +74,15 @@ func (j *jobSpace) run(env []string, args ...string) (string, error) {
 	return string(out), err
 }
 
-// startAt runs a daemon at the namespace's gateway, its DNS on port 53 there.
-func (j *jobSpace) startAt(pools, upstream string) *daemon {
+// startAt runs a daemon at the namespace's gateway, its DNS on port 53 there,
+// which delivers to Slack (none: nil).
+func (j *jobSpace) startAt(pools, upstream string, told *slack) *daemon {
 	j.t.Helper()
 	d := prepare(j.t, config{ip: j.gateway, rest: "\ndns: {upstreams: [" + upstream + "]}\n"})
 	d.dns = net.JoinHostPort(j.gateway, "53")
+	if told != nil {
+		d.deliverTo(told)
+	}
 	d.write("", pools)
 	d.run()
 	return d
@@ -86,8 +90,9 @@ func (j *jobSpace) startAt(pools, upstream string) *daemon {
 
 // realHost is a host of this machine's own configuration, and where it lies.
 type realHost struct {
-	name string
-	nets []string // resolves_to that a machine behind a mirror needs
+	name  string
+	addrs []netip.Addr
+	nets  []string // resolves_to that a machine behind a mirror needs
 }
 
 // newRealHost resolves a host by the machine's resolver, as the policy for this
@@ -105,6 +110,7 @@ func newRealHost(t *testing.T, rawURL string) realHost {
 	}
 	for _, text := range ips {
 		ip := netip.MustParseAddr(text)
+		h.addrs = append(h.addrs, ip)
 		h.nets = append(h.nets, fmt.Sprintf("%q", netip.PrefixFrom(ip, ip.BitLen()).String()))
 	}
 	return h
@@ -121,7 +127,7 @@ func TestGoModDownload(t *testing.T) {
 	j := newJobSpace(t)
 	goproxy, host := moduleSource(t)
 	pool := "  build:\n    sources: [" + j.client + "/32]\n"
-	d := j.startAt(pool+"    allow:\n"+host.rule("443"), "system")
+	d := j.startAt(pool+"    allow:\n"+host.rule("443"), "system", nil)
 
 	download := func() (string, error) {
 		dir := t.TempDir()
@@ -159,7 +165,7 @@ func TestAptGetUpdate(t *testing.T) {
 	j := newJobSpace(t)
 	rules, suites := packageSources(t)
 	pool := "  build:\n    sources: [" + j.client + "/32]\n"
-	d := j.startAt(pool+"    allow:\n"+rules, "system")
+	d := j.startAt(pool+"    allow:\n"+rules, "system", nil)
 
 	update := func() (string, error) {
 		dir := t.TempDir()

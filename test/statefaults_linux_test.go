@@ -6,8 +6,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-
-	"golang.org/x/sys/unix"
 )
 
 // TestNoFaultOfTheStateCostsAnAlert puts alerts.state_dir on a small disk of its
@@ -23,28 +21,17 @@ func TestNoFaultOfTheStateCostsAnAlert(t *testing.T) {
 	if err := os.MkdirAll(state, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := unix.Mount("tmpfs", state, "tmpfs", 0, "size=256k,mode=700"); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = unix.Unmount(state, unix.MNT_DETACH) })
+	disk := newSmallDisk(t, state, "256k")
 	d.extra = "\nalerts: {state_dir: " + state + ", thresholds: {fold_groups: 1000}, slack: {webhook_url: \"${TEST_SLACK}\"}}\n"
 	d.write(newZone(t).addr, alertPools)
 	d.run()
 
-	file, filler := filepath.Join(state, "alerts.jsonl"), filepath.Join(state, "filler")
+	file := filepath.Join(state, "alerts.jsonl")
 	must := func(err error) {
 		t.Helper()
 		if err != nil {
 			t.Fatal(err)
 		}
-	}
-	told := func(name string) (n int) {
-		for _, m := range s.received() {
-			if strings.Contains(m.text, name) {
-				n++
-			}
-		}
-		return n
 	}
 	var names []string
 	refused := func(name string) {
@@ -53,7 +40,7 @@ func TestNoFaultOfTheStateCostsAnAlert(t *testing.T) {
 		if r := connect(t, d.proxy, name+":443"); r.code != 403 {
 			t.Fatal(r.status)
 		}
-		eventually(t, "an alert for "+name, func() bool { return told(name) > 0 }, d.dump)
+		eventually(t, "an alert for "+name, func() bool { return s.mentions(name) > 0 }, d.dump)
 	}
 	seen := 0
 	says := func(what, state string) {
@@ -77,12 +64,7 @@ func TestNoFaultOfTheStateCostsAnAlert(t *testing.T) {
 	refused("before.example")
 	kept("1")
 
-	out, err := os.Create(filler) // until nothing more fits
-	must(err)
-	for err == nil {
-		_, err = out.Write(make([]byte, 4096))
-	}
-	must(out.Close())
+	disk.fill()
 	for i := range 40 { // more than the file's last page has room for
 		connect(t, d.proxy, "many"+strings.Repeat("x", i)+".example:443")
 	}
@@ -90,17 +72,17 @@ func TestNoFaultOfTheStateCostsAnAlert(t *testing.T) {
 	says("that the disk is full", "failing")
 	kept("0")
 	counted("failing")
-	must(os.Remove(filler))
+	disk.free()
 	says("that the disk has room again", "recovered")
 	kept("1")
 
 	d.kill() // a file that is open for writing keeps the kernel from it
-	must(unix.Mount("", state, "", unix.MS_REMOUNT|unix.MS_RDONLY, "size=256k"))
+	disk.readOnly(true)
 	d.run()
 	refused("readonly.example")
 	says("that the disk is read-only", "failing")
 	kept("0")
-	must(unix.Mount("", state, "", unix.MS_REMOUNT, "size=256k"))
+	disk.readOnly(false)
 	says("that it can be written again", "recovered")
 
 	must(os.Remove(file))
@@ -129,16 +111,11 @@ func TestNoFaultOfTheStateCostsAnAlert(t *testing.T) {
 	kept("1")
 
 	d.kill() // with the disk full at the start
-	out, err = os.Create(filler)
-	must(err)
-	for err == nil {
-		_, err = out.Write(make([]byte, 4096))
-	}
-	must(out.Close())
+	disk.fill()
 	d.run()
 	refused("fullstart.example")
 	for _, name := range names {
-		if n := told(name); n > 2 {
+		if n := s.mentions(name); n > 2 {
 			t.Errorf("%s is in %d messages", name, n)
 		}
 	}
