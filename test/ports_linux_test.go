@@ -29,19 +29,10 @@ func TestPortsAreSharedByDestinations(t *testing.T) {
 		}
 	})
 	for _, l := range listeners {
-		go func() {
-			for {
-				conn, err := l.Accept()
-				if err != nil {
-					return
-				}
-				go func() {
-					defer conn.Close()
-					_, _ = io.WriteString(conn, "here\n")
-					_, _ = io.Copy(io.Discard, conn)
-				}()
-			}
-		}()
+		go serveEach(l, func(conn net.Conn) {
+			_, _ = io.WriteString(conn, "here\n")
+			_, _ = io.Copy(io.Discard, conn)
+		})
 	}
 	d := prepare(t, config{upstream: "127.0.0.1:1", ip: "127.0.0.1", prefix: s.through(),
 		pools: "  build: {sources: [127.0.0.0/8], allow: [{cidr: 127.2.0.0/24, ports: [7000]}]}"})

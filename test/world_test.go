@@ -293,19 +293,23 @@ func httpOrigin(t *testing.T, addr string, cert *tls.Certificate) *origin {
 func echoOrigin(t *testing.T, addr string) *origin {
 	t.Helper()
 	o, l := newOrigin(t, addr)
-	go func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer conn.Close()
-				_, _ = io.Copy(conn, conn)
-			}()
-		}
-	}()
+	go serveEach(l, func(conn net.Conn) { _, _ = io.Copy(conn, conn) })
 	return o
+}
+
+// serveEach has handle serve each connection, and closes it then, until the
+// listener is closed.
+func serveEach(l net.Listener, handle func(net.Conn)) {
+	for {
+		conn, err := l.Accept()
+		if err != nil {
+			return
+		}
+		go func() {
+			defer conn.Close()
+			handle(conn)
+		}()
+	}
 }
 
 // A reply is what the proxy said to one request head.

@@ -1,6 +1,9 @@
 package main
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // The states of a layer.
 const (
@@ -112,7 +115,10 @@ var (
 )
 
 // layers are all, in the order in which they build on each other.
-func layers() []layer {
+func layers() []layer { return slices.Concat(ruleLayers(), gatewayLayers(), nameLayers(), jobLayers()) }
+
+// ruleLayers are about the rules in the kernel.
+func ruleLayers() []layer {
 	return []layer{
 		{
 			"capability", "Applying and comparing the firewall takes NET_ADMIN. From the daemon's side of a sidecar or gateway.",
@@ -130,6 +136,12 @@ func layers() []layer {
 			"tables", "Other nftables tables, such as Docker's and firewalld's, may come after ours, not before. From the daemon's side of a sidecar or gateway.",
 			(*doctor).hasPlan, (*doctor).otherTables, []*finding{&othersNone, &othersAfter, &othersClosed, &othersBefore, &othersUnread},
 		},
+	}
+}
+
+// gatewayLayers are about what a gateway's machine does beside our rules.
+func gatewayLayers() []layer {
+	return []layer{
 		{
 			"forwarding", "TCP and DNS are redirected and need none, and all else is refused, but for pools in audit, whose other protocols are routed. On a gateway.",
 			(*doctor).gateway, (*doctor).forwarding, []*finding{&forwardingOn, &forwardingIdle, &forwardingOff, &forwardingUnread},
@@ -146,6 +158,12 @@ func layers() []layer {
 			"translation", "Sallyport must see each runner's own address. On a gateway; rules behind jumps, and other machines between, are not seen.",
 			(*doctor).gateway, (*doctor).translation, []*finding{&translationNone, &translationThere, &translationUnread},
 		},
+	}
+}
+
+// nameLayers are about questions, and about the family that is forgotten.
+func nameLayers() []layer {
+	return []layer{
 		{
 			"resolver", "Where questions go: Sallyport's own, or from a job the job's.",
 			(*doctor).always, (*doctor).resolver, []*finding{
@@ -156,6 +174,12 @@ func layers() []layer {
 			"ipv6", "IPv6 is served like IPv4, or closed. From the daemon's side of a sidecar or gateway.",
 			(*doctor).hasPlan, (*doctor).ipv6, []*finding{&sixNone, &sixServed, &sixClosed, &sixHalf},
 		},
+	}
+}
+
+// jobLayers are what only a job can see.
+func jobLayers() []layer {
+	return []layer{
 		{
 			"job", "Capabilities with which a job gets past the firewall (CapBnd and no_new_privs of doctor's own process). From a job.",
 			(*doctor).fromJob, (*doctor).rights, []*finding{&jobBound, &jobApart, &jobRights, &jobMachine, &jobUnread},
