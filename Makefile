@@ -25,6 +25,9 @@ RUN_IMAGE   ?=
 # The version comes from above, so a build need not look into the repository
 # (it could not in a clone that belongs to another user).
 export GOFLAGS := -buildvcs=false $(GOFLAGS)
+# Unasked, the race detector has each process sleep for a second before it
+# exits, and the tests start several hundred.
+export GORACE := atexit_sleep_ms=20 $(GORACE)
 
 .PHONY: help build run test soak storm bulk chaos lint fuzz bench bench-peers image clean
 

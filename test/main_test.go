@@ -31,11 +31,6 @@ func runMain(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	// Unasked, the race detector has each process sleep for a second before it exits.
-	if err := os.Setenv("GORACE", "atexit_sleep_ms=20 "+os.Getenv("GORACE")); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
 	binary = filepath.Join(dir, "sallyport")
 	build := exec.Command("go", "build", "-race", "-o", binary, "sallyport/cmd/sallyport")
 	if out, err := build.CombinedOutput(); err != nil {
