@@ -118,6 +118,9 @@ func nameByte(c byte) bool {
 // isNumber reports whether a last label makes parsers take the whole name for
 // an IPv4 address: digits, or 0x and hex digits (WHATWG URL, "ends in a number").
 func isNumber(label string) bool {
+	if label != "" && label[0] > '9' { // nearly all are told so
+		return false
+	}
 	if rest, ok := strings.CutPrefix(label, "0x"); ok {
 		return strings.Trim(rest, "0123456789abcdef") == ""
 	}

@@ -11,65 +11,33 @@ import (
 // equals a rule of the pool's own before a preset's, then in the order
 // written. It never changes after newIndex.
 type index struct {
-	exact   map[string]ruleSet
-	partial map[string]ruleSet // by what follows the first label
-	below   map[string]ruleSet // by the suffix after "*."
-	any     ruleSet
-	cidr    map[netip.Prefix]ruleSet
-	bits4   []int // prefix lengths in cidr, longest first
-	bits6   []int
+	names hostTable // of exact names, partial labels and wildcards
+	// partials and wilds say whether there are any partial labels and wildcards.
+	partials, wilds bool
+	any             []*Rule
+	cidr            map[netip.Prefix][]*Rule
+	bits4           []int // prefix lengths in cidr, longest first
+	bits6           []int
 }
 
-// A ruleSet holds the rules of one key; nearly always there is one.
-type ruleSet struct {
-	first *Rule
-	more  []*Rule
-}
-
-func (s ruleSet) add(r *Rule) ruleSet {
-	if s.first == nil {
-		s.first = r
-	} else {
-		s.more = append(s.more, r)
-	}
-	return s
-}
-
-// each calls visit until it returns false, and reports whether it never did.
-func (s ruleSet) each(visit func(*Rule) bool) bool {
-	if s.first == nil {
-		return true
-	}
-	if !visit(s.first) {
-		return false
-	}
-	for _, r := range s.more {
-		if !visit(r) {
-			return false
-		}
-	}
-	return true
-}
-
-// newIndex arranges rules, which it keeps pointers to.
+// newIndex arranges rules, which it keeps.
 func newIndex(rules []Rule) *index {
-	x := &index{
-		exact: make(map[string]ruleSet), partial: make(map[string]ruleSet),
-		below: make(map[string]ruleSet), cidr: make(map[netip.Prefix]ruleSet),
-	}
-	ordered := make([]*Rule, len(rules))
+	x := &index{}
+	order := make([]int32, len(rules))
 	for i := range rules {
-		ordered[i] = &rules[i]
+		order[i] = int32(i)
 	}
-	slices.SortStableFunc(ordered, func(a, b *Rule) int {
-		if own := boolOrder(a.Preset == "", b.Preset == ""); own != 0 {
-			return own
+	first := func(a, b int32) int { return bySpecificity(&rules[a], &rules[b]) }
+	if !slices.IsSortedFunc(order, first) { // most files are
+		slices.SortStableFunc(order, first)
+	}
+	named := order[:0]
+	for _, n := range order {
+		if !x.add(&rules[n]) {
+			named = append(named, n)
 		}
-		return len(b.Host.before) + len(b.Host.after) - len(a.Host.before) - len(a.Host.after)
-	})
-	for _, r := range ordered {
-		x.add(r)
 	}
+	x.names = newHostTable(rules, named, true)
 	for p := range x.cidr {
 		if p.Addr().Is4() {
 			x.bits4 = append(x.bits4, p.Bits())
@@ -81,19 +49,30 @@ func newIndex(rules []Rule) *index {
 	return x
 }
 
-func (x *index) add(r *Rule) {
-	switch base := r.Host.base; {
-	case r.Prefix.IsValid():
-		x.cidr[r.Prefix.Masked()] = x.cidr[r.Prefix.Masked()].add(r)
-	case r.Host.kind == patternExact:
-		x.exact[base] = x.exact[base].add(r)
-	case r.Host.kind == patternPartial:
-		x.partial[base] = x.partial[base].add(r)
-	case r.Host.kind == patternBelow:
-		x.below[base] = x.below[base].add(r)
-	case r.Host.kind == patternAny:
-		x.any = x.any.add(r)
+// bySpecificity orders rules whose patterns stand over the same name.
+func bySpecificity(a, b *Rule) int {
+	if own := boolOrder(a.Preset == "", b.Preset == ""); own != 0 {
+		return own
 	}
+	return b.Host.literals() - a.Host.literals()
+}
+
+// add keeps a rule that stands under no name; for others it gives false.
+func (x *index) add(r *Rule) bool {
+	switch kind := r.Host.kind; {
+	case r.Prefix.IsValid():
+		if x.cidr == nil {
+			x.cidr = make(map[netip.Prefix][]*Rule)
+		}
+		x.cidr[r.Prefix.Masked()] = append(x.cidr[r.Prefix.Masked()], r)
+	case kind == patternAny:
+		x.any = append(x.any, r)
+	case kind != patternNone:
+		x.partials = x.partials || kind == patternPartial
+		x.wilds = x.wilds || kind == patternBelow
+		return false
+	}
+	return true
 }
 
 // boolOrder sorts true before false.
@@ -117,28 +96,37 @@ func descending(bits []int) []int {
 // hosts calls visit with the rules that cover h, most specific first, until it
 // returns false. It does not allocate.
 func (x *index) hosts(h Host, visit func(*Rule) bool) {
-	if !x.exact[h.name].each(visit) {
+	if !x.each(patternExact, h.name, "", visit) {
 		return
 	}
 	label, rest, dotted := strings.Cut(h.name, ".")
-	if dotted && len(x.partial) > 0 {
-		set := x.partial[rest]
-		if set.first != nil && set.first.Host.matchesLabel(label) && !visit(set.first) {
-			return
-		}
-		for _, r := range set.more {
-			if r.Host.matchesLabel(label) && !visit(r) {
-				return
-			}
-		}
+	if dotted && x.partials && !x.each(patternPartial, rest, label, visit) {
+		return
 	}
-	for len(x.below) > 0 && dotted {
-		if !x.below[rest].each(visit) {
+	for x.wilds && dotted {
+		if !x.each(patternBelow, rest, "", visit) {
 			return
 		}
 		_, rest, dotted = strings.Cut(rest, ".")
 	}
-	x.any.each(visit)
+	for _, r := range x.any {
+		if !visit(r) {
+			return
+		}
+	}
+}
+
+// each calls visit with the rules of one kind that stand over a name until it
+// returns false, and reports whether it never did. Partial labels are held
+// against label.
+func (x *index) each(kind patternKind, name, label string, visit func(*Rule) bool) bool {
+	for n := x.names.first(kind, name); n != noRule; n = x.names.next[n] {
+		r := &x.names.rules[n]
+		if (kind != patternPartial || r.Host.matchesLabel(label)) && !visit(r) {
+			return false
+		}
+	}
+	return true
 }
 
 // first is the most specific rule that covers h; nil if none does.
@@ -156,8 +144,13 @@ func (x *index) addrs(addr netip.Addr, visit func(*Rule) bool) {
 	}
 	for _, n := range bits {
 		p, err := addr.Prefix(n)
-		if err == nil && !x.cidr[p].each(visit) {
-			return
+		if err != nil {
+			continue
+		}
+		for _, r := range x.cidr[p] {
+			if !visit(r) {
+				return
+			}
 		}
 	}
 }

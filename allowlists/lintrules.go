@@ -23,14 +23,8 @@ type ruleLint struct {
 
 func (r *ruleLint) run() {
 	r.own = r.spec.Allow[:len(r.places.rules["allow"])]
-	r.allow, r.deny = newCoverIndex(), newCoverIndex()
+	r.allow, r.deny = newCoverIndex(r.own), newCoverIndex(r.spec.Deny)
 	r.allow.ordered = true
-	for i := range r.own {
-		r.allow.add(&r.own[i])
-	}
-	for i := range r.spec.Deny {
-		r.deny.add(&r.spec.Deny[i])
-	}
 	writable := r.writableHosts()
 	for i := range r.own {
 		rule, at := &r.own[i], r.places.rules["allow"][i]
@@ -58,8 +52,8 @@ func (r *ruleLint) breadth(rule *Rule, at diag.Place) {
 		r.report.Warnf(at, "tls: off on port 443 of %s lets a job claim this name and speak to another behind the same address; leave tls out", rule.Text)
 	}
 	if base, below := strings.CutPrefix(rule.Host.String(), "*."); below {
-		apex, err := ParsePattern(base)
-		if err == nil && r.allow.covering(&Rule{Host: apex, Ports: rule.Ports}, false) == nil {
+		apex := Pattern{text: base, kind: patternExact}
+		if r.allow.covering(&Rule{Host: apex, Ports: rule.Ports}, false) == nil {
 			r.report.Warnf(at, "*.%s does not cover %s itself; add it if it is needed", base, base)
 		}
 	}
@@ -75,9 +69,11 @@ func (r *ruleLint) breadth(rule *Rule, at diag.Place) {
 
 // expiry warns about rules that ended, or are about to.
 func (r *ruleLint) expiry(rule *Rule, at diag.Place) {
+	if rule.Expires.IsZero() {
+		return
+	}
 	day := rule.Expires.Format(time.DateOnly)
 	switch {
-	case rule.Expires.IsZero():
 	case rule.Expired(r.now):
 		r.report.Warnf(at, "%s ended on %s and allows nothing any more; remove it or set a later day", rule.Text, day)
 	case rule.Expired(r.now.Add(r.expiryWarning)):
@@ -98,16 +94,13 @@ func (r *ruleLint) shadow(rule *Rule, at diag.Place) {
 
 // presets warns about presets that add nothing, and about writable hosts.
 func (r *ruleLint) presets() {
-	seen := newCoverIndex()
-	for i := range r.own {
-		seen.add(&r.own[i])
+	if len(r.places.presetRules) == 0 {
+		return
 	}
-	limited := newCoverIndex()
-	for i := range r.own {
-		if r.own[i].UploadLimit > 0 {
-			limited.add(&r.own[i])
-		}
-	}
+	own := *r.allow
+	own.ordered = false
+	seen := []*coverIndex{&own} // of the pool, and of each preset before
+	limited := newCoverIndex(slices.DeleteFunc(slices.Clone(r.own), func(rule Rule) bool { return rule.UploadLimit == 0 }))
 	for i, rules := range r.places.presetRules {
 		name, at := r.spec.Presets[i], r.places.presets[i]
 		adds, open := false, []string{}
@@ -116,11 +109,10 @@ func (r *ruleLint) presets() {
 			if rule.Writable && limited.covering(rule, false) == nil && r.deny.covering(rule, false) == nil {
 				open = append(open, rule.Text)
 			}
-			adds = adds || seen.covering(rule, true) == nil
+			covers := func(x *coverIndex) bool { return x.covering(rule, true) != nil }
+			adds = adds || !slices.ContainsFunc(seen, covers)
 		}
-		for j := range rules {
-			seen.add(&rules[j])
-		}
+		seen = append(seen, newCoverIndex(rules))
 		if !adds && len(rules) > 0 {
 			r.report.Warnf(at, "preset %q adds no rule that is not there already; remove it", name)
 		}
@@ -158,7 +150,7 @@ func writesTo(rule *Rule, writable []Pattern) bool {
 
 // A coverIndex finds a rule that covers another, without comparing all pairs.
 type coverIndex struct {
-	hosts map[string][]*Rule // by the pattern's base
+	names hostTable // by the pattern's base
 	nets  map[netip.Prefix][]*Rule
 	any   []*Rule // patterns without a base
 	// ordered says that of two rules that match the same, only the first in
@@ -166,27 +158,28 @@ type coverIndex struct {
 	ordered bool
 }
 
-func newCoverIndex() *coverIndex {
-	return &coverIndex{hosts: make(map[string][]*Rule), nets: make(map[netip.Prefix][]*Rule)}
-}
-
-// maxPerBase bounds the rules kept for one base, so that a file of nothing but
-// partial labels is looked at in linear time.
+// maxPerBase bounds the rules looked at for one base, so that a file of
+// nothing but partial labels is looked at in linear time.
 const maxPerBase = 64
 
-func (c *coverIndex) add(rule *Rule) {
-	switch {
-	case rule.Prefix.IsValid():
-		if list := c.nets[rule.Prefix]; len(list) < maxPerBase {
-			c.nets[rule.Prefix] = append(list, rule)
-		}
-	case rule.Host.Base() == "":
-		c.any = append(c.any, rule)
-	default:
-		if list := c.hosts[rule.Host.Base()]; len(list) < maxPerBase {
-			c.hosts[rule.Host.Base()] = append(list, rule)
+// newCoverIndex arranges rules, which it keeps.
+func newCoverIndex(rules []Rule) *coverIndex {
+	c := &coverIndex{nets: make(map[netip.Prefix][]*Rule)}
+	named := make([]int32, 0, len(rules))
+	for i := range rules {
+		switch rule := &rules[i]; {
+		case rule.Prefix.IsValid():
+			if list := c.nets[rule.Prefix]; len(list) < maxPerBase {
+				c.nets[rule.Prefix] = append(list, rule)
+			}
+		case rule.Host.Base() == "":
+			c.any = append(c.any, rule)
+		default:
+			named = append(named, int32(i))
 		}
 	}
+	c.names = newHostTable(rules, named, false)
+	return c
 }
 
 // covering finds another rule that matches all that rule does: nil if there is
@@ -204,9 +197,36 @@ func (c *coverIndex) covering(rule *Rule, same bool) *Rule {
 		}
 		return coversPorts(other.Ports, rule.Ports) && !(c.ordered && behind(other, rule)) && (!same || treatsAlike(other, rule))
 	}
-	for _, list := range c.candidates(rule) {
-		if i := slices.IndexFunc(list, fits); i >= 0 {
-			return list[i]
+	if rule.Prefix.IsValid() {
+		return c.coveringNet(rule.Prefix, fits)
+	}
+	if i := slices.IndexFunc(c.any, fits); i >= 0 {
+		return c.any[i]
+	}
+	for base := rule.Host.Base(); base != ""; _, base, _ = strings.Cut(base, ".") {
+		n := c.names.first(patternNone, base)
+		for range maxPerBase {
+			if n == noRule {
+				break
+			}
+			if other := &c.names.rules[n]; fits(other) {
+				return other
+			}
+			n = c.names.next[n]
+		}
+	}
+	return nil
+}
+
+// coveringNet finds the rule that fits among those whose prefixes hold one.
+func (c *coverIndex) coveringNet(prefix netip.Prefix, fits func(*Rule) bool) *Rule {
+	for bits := prefix.Bits(); bits >= 0 && len(c.nets) > 0; bits-- {
+		p, err := prefix.Addr().Prefix(bits)
+		if err != nil {
+			continue
+		}
+		if i := slices.IndexFunc(c.nets[p], fits); i >= 0 {
+			return c.nets[p][i]
 		}
 	}
 	return nil
@@ -222,30 +242,10 @@ func coversPrefix(a, b netip.Prefix, same bool) bool {
 	return !same || a == b || !insideSpecial(b) || insideSpecial(a) && !IsMetadata(b.Addr())
 }
 
-// candidates gives the lists in which a cover of rule can be.
-func (c *coverIndex) candidates(rule *Rule) [][]*Rule {
-	if rule.Prefix.IsValid() {
-		var lists [][]*Rule
-		for bits := rule.Prefix.Bits(); bits >= 0; bits-- {
-			if p, err := rule.Prefix.Addr().Prefix(bits); err == nil && len(c.nets[p]) > 0 {
-				lists = append(lists, c.nets[p])
-			}
-		}
-		return lists
-	}
-	lists := [][]*Rule{c.any}
-	for base := rule.Host.Base(); base != ""; _, base, _ = strings.Cut(base, ".") {
-		if len(c.hosts[base]) > 0 {
-			lists = append(lists, c.hosts[base])
-		}
-	}
-	return lists
-}
-
 // coversPorts reports whether every port of b is in a.
 func coversPorts(a, b PortSet) bool {
-	if a.All() || b.All() {
-		return a.All()
+	if a == b || a.All() || b.All() {
+		return a == b || a.All()
 	}
 	return !slices.ContainsFunc(b.List(), func(p uint16) bool { return !a.Contains(p) })
 }
@@ -260,6 +260,6 @@ func treatsAlike(other, rule *Rule) bool {
 // behind reports whether rule matches exactly what other does, and stands
 // before it.
 func behind(other, rule *Rule) bool {
-	twins := other.Host == rule.Host && other.Prefix == rule.Prefix && other.Ports.String() == rule.Ports.String()
+	twins := other.Host == rule.Host && other.Prefix == rule.Prefix && other.Ports == rule.Ports
 	return twins && cmp.Or(cmp.Compare(other.Pos.File, rule.Pos.File), cmp.Compare(other.Pos.Line, rule.Pos.Line), cmp.Compare(other.Pos.Col, rule.Pos.Col)) > 0
 }

@@ -19,14 +19,14 @@ type File struct {
 	// Search are the suffixes of dns.search that the file names itself.
 	Search []Host
 
-	restart map[string]string // values of the keys that need a restart, by path
-	values  values
+	restart map[string]string     // values of the keys that need a restart, by path
+	given   map[string]diag.Place // where the keys outside of pools stand
 	places  map[string]poolPlaces
 }
 
 // Place is where the file gives a key outside of pools, such as "log.events";
 // the zero Place if it does not.
-func (f *File) Place(path string) diag.Place { return f.values[path].at() }
+func (f *File) Place(path string) diag.Place { return f.given[path] }
 
 // SourcePlace is where a source of a pool stands, by its index in the spec.
 func (f *File) SourcePlace(pool string, i int) diag.Place {
@@ -61,6 +61,8 @@ type loader struct {
 	listeners map[string]listener
 	// places are where the parts of pools stand, for lint.
 	places map[string]poolPlaces
+	// plainPresets are presets that were read without anything given to them.
+	plainPresets map[string]presetLists
 }
 
 // Load turns configuration text into settings and a policy. env looks a
@@ -79,6 +81,7 @@ func newLoader(env func(string) (string, bool), now time.Time) *loader {
 		report: new(diag.Report), schema: configSchema(), env: env, now: now, readFile: readSecretFile,
 		preset: presets.Get, presetNames: presets.Names(),
 		restart: make(map[string]string), listeners: make(map[string]listener), places: make(map[string]poolPlaces),
+		plainPresets: make(map[string]presetLists),
 	}
 }
 
@@ -108,7 +111,10 @@ func (l *loader) load(sources []Source) *File {
 		l.report.Errorf(root.Place, "%s", err)
 		return nil
 	}
-	return &File{Settings: l.settings, Policy: policy, Spec: l.spec, Search: l.search, restart: l.restart, values: all, places: l.places}
+	return &File{
+		Settings: l.settings, Policy: policy, Spec: l.spec, Search: l.search,
+		restart: l.restart, given: all.places(), places: l.places,
+	}
 }
 
 // parse reads every source and merges their keys; nil after a syntax error.

@@ -30,13 +30,13 @@ var poolName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
 
 // poolPlaces keeps where the parts of a pool stand, for lint.
 type poolPlaces struct {
-	pool    diag.Place
-	mode    diag.Place
-	lists   map[string][]diag.Place // of sources, interfaces and resolves_to, by the key and the index in it
-	presets []diag.Place            // by the index of PoolSpec.Presets
-	rules   map[string][]diag.Place
-	// presetAllow and presetQuiet are the rules of each preset, by the same index.
-	presetRules [][]Rule
+	pool  diag.Place
+	mode  diag.Place
+	lists map[string][]diag.Place // of sources, interfaces and resolves_to, by the key and the index in it
+	// What follows is there until lint has read it.
+	presets     []diag.Place // by the index of PoolSpec.Presets
+	rules       map[string][]diag.Place
+	presetRules [][]Rule // of each preset, by the same index
 }
 
 // fillPools turns the pools of the file into specifications.
@@ -164,6 +164,7 @@ func (l *loader) rules(v values, list string, spec *PoolSpec, places *poolPlaces
 	}
 	r := ruleReader{loader: l, path: "pools.*." + list + "[]", list: list, where: fmt.Sprintf("a rule of pool %q", spec.Name)}
 	rules := make([]Rule, 0, len(nodes.Items))
+	places.rules[list] = make([]diag.Place, 0, len(nodes.Items))
 	for _, item := range nodes.Items {
 		rule, ok := r.rule(item)
 		if !ok {

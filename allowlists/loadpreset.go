@@ -32,19 +32,39 @@ func (l *loader) addPresets(v values, spec *PoolSpec, places *poolPlaces) {
 			l.report.Errorf(item.Place, "a preset is %s; it takes a name such as npm, or a mapping with preset", item.Kind)
 			continue
 		}
-		allow, quiet, ok := l.presetRules(use)
+		lists, ok := l.presetOnce(use)
 		if !ok {
 			continue
 		}
-		for i := range allow {
-			allow[i].ResolvesTo = slices.Concat(allow[i].ResolvesTo, use.resolvesTo, spec.ResolvesTo)
-		}
+		from := len(spec.Allow)
 		spec.Presets = append(spec.Presets, use.name)
-		spec.Allow = append(spec.Allow, allow...)
-		spec.Quiet = append(spec.Quiet, quiet...)
+		spec.Allow = append(spec.Allow, lists.allow...)
+		spec.Quiet = append(spec.Quiet, lists.quiet...)
+		for i := range spec.Allow[from:] {
+			rule := &spec.Allow[from+i]
+			rule.ResolvesTo = slices.Concat(rule.ResolvesTo, use.resolvesTo, spec.ResolvesTo)
+		}
 		places.presets = append(places.presets, use.at)
-		places.presetRules = append(places.presetRules, slices.Concat(allow, quiet))
+		places.presetRules = append(places.presetRules, slices.Concat(spec.Allow[from:], lists.quiet))
 	}
+}
+
+// presetLists are the rules of a preset. Nobody may change them.
+type presetLists struct{ allow, quiet []Rule }
+
+// presetOnce is presetRules, with presets kept that have no parameters: many
+// pools name the same.
+func (l *loader) presetOnce(use presetUse) (presetLists, bool) {
+	if lists, known := l.plainPresets[use.name]; known && len(use.params) == 0 {
+		return lists, true
+	}
+	warned, failed := len(l.report.Warnings()), l.report.Count()
+	allow, quiet, ok := l.presetRules(use)
+	lists := presetLists{allow, quiet}
+	if ok && len(use.params) == 0 && len(l.report.Warnings()) == warned && l.report.Count() == failed {
+		l.plainPresets[use.name] = lists
+	}
+	return lists, ok
 }
 
 // A presetUse is one entry of a pool's presets.

@@ -126,11 +126,11 @@ func (r *ruleReader) target(n *diag.Node, key string, rule *Rule) bool {
 // address handles a text that is an address, a prefix or a URL, and no name.
 func (r *ruleReader) address(n *diag.Node, rule *Rule) (done, ok bool) {
 	text := n.Text
-	bare, err := readPrefix(strings.TrimSuffix(strings.TrimPrefix(text, "["), "]"))
+	bare, fits := barePrefix(text)
 	ports := ""
-	if err != nil {
+	if !fits {
 		host, after, hasPort := cutPort(text)
-		if bare, err = readPrefix(strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")); !hasPort || err != nil {
+		if bare, fits = barePrefix(host); !hasPort || !fits {
 			return r.notName(n)
 		}
 		ports = after
@@ -145,6 +145,20 @@ func (r *ruleReader) address(n *diag.Node, rule *Rule) (done, ok bool) {
 	}
 	rule.Ports, ok = r.ports(n, text[:len(text)-len(ports)-1], ports)
 	return true, ok
+}
+
+// barePrefix reads an address or a prefix, which may stand in brackets. Most
+// texts are names, and are told by their letters.
+func barePrefix(text string) (netip.Prefix, bool) {
+	for i := 0; i < len(text); i++ {
+		switch c := text[i]; {
+		case '0' <= c && c <= '9', 'a' <= c && c <= 'f', 'A' <= c && c <= 'F', c == '.', c == ':', c == '/', c == '[', c == ']':
+		default:
+			return netip.Prefix{}, false
+		}
+	}
+	prefix, err := readPrefix(strings.TrimSuffix(strings.TrimPrefix(text, "["), "]"))
+	return prefix, err == nil
 }
 
 // notName reports texts that people take for host names.
@@ -232,7 +246,7 @@ func (r *ruleReader) finish(n *diag.Node, rule *Rule) bool {
 	if rule.Prefix.IsValid() {
 		rule.Text = "cidr " + rule.Prefix.String()
 	}
-	if rule.Ports.String() != normal.String() {
+	if rule.Ports != normal {
 		if rule.Prefix.IsValid() {
 			rule.Text += " port " + rule.Ports.String()
 		} else {

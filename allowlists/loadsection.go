@@ -33,6 +33,17 @@ func get[T any](v values, path string) T {
 // given reports whether the file itself sets the key.
 func (v values) given(path string) bool { return v[path].node != nil }
 
+// places are where the keys stand that the file sets itself.
+func (v values) places() map[string]diag.Place {
+	places := make(map[string]diag.Place, len(v))
+	for path, s := range v {
+		if s.node != nil {
+			places[path] = s.node.Place
+		}
+	}
+	return places
+}
+
 // section reads the keys of a mapping at a path of the schema into out, and
 // fills in the defaults of the rest. where names the mapping in messages.
 func (l *loader) section(n *diag.Node, path, where string, out values) {

@@ -21,11 +21,10 @@ const (
 
 // A Pattern says which host names a rule covers. The zero Pattern covers none.
 type Pattern struct {
+	text string // in canonical form
 	kind patternKind
-	// base is the exact name, or what stands right of the first dot.
-	base string
-	// before and after are the literal halves of a partial first label.
-	before, after string
+	star uint8 // where the * of a partial label stands in text
+	dot  uint8 // where its first dot does
 }
 
 // ParsePattern reads a host pattern: an exact name, "*.name" for one or more
@@ -34,7 +33,7 @@ type Pattern struct {
 // a finished sentence with its mend.
 func ParsePattern(text string) (Pattern, error) {
 	if text == "*" {
-		return Pattern{kind: patternAny}, nil
+		return Pattern{text: "*", kind: patternAny}, nil
 	}
 	label, rest, dotted := strings.Cut(text, ".")
 	stars := strings.Count(text, "*")
@@ -44,7 +43,7 @@ func ParsePattern(text string) (Pattern, error) {
 		if err != nil {
 			return Pattern{}, fmt.Errorf("%q is no host name (%w); write a name such as registry.example.com", text, err)
 		}
-		return Pattern{kind: patternExact, base: host.name}, nil
+		return Pattern{text: host.name, kind: patternExact}, nil
 	case stars > 1 || !strings.Contains(label, "*"):
 		return Pattern{}, fmt.Errorf("%q has a * where none may stand; write it once, in the first label", text)
 	case !dotted:
@@ -55,7 +54,7 @@ func ParsePattern(text string) (Pattern, error) {
 		return Pattern{}, fmt.Errorf("%q is no host pattern (%w); write \"*.example.com\"", text, err)
 	}
 	if label == "*" {
-		return Pattern{kind: patternBelow, base: base.name}, nil
+		return Pattern{text: "*." + base.name, kind: patternBelow}, nil
 	}
 	before, after, _ := strings.Cut(label, "*")
 	if _, err := ParseHost(before + "x" + after + "." + rest); err != nil || !isASCII(label) {
@@ -64,7 +63,10 @@ func ParsePattern(text string) (Pattern, error) {
 		}
 		return Pattern{}, fmt.Errorf("%q is no host pattern (%w); write \"name-*.example.com\"", text, err)
 	}
-	return Pattern{kind: patternPartial, base: base.name, before: strings.ToLower(before), after: strings.ToLower(after)}, nil
+	return Pattern{
+		text: strings.ToLower(label) + "." + base.name, kind: patternPartial,
+		star: uint8(len(before)), dot: uint8(len(label)), // a label has at most 64 bytes here
+	}, nil
 }
 
 func isASCII(text string) bool {
@@ -77,20 +79,7 @@ func isASCII(text string) bool {
 }
 
 // String gives the pattern in canonical form.
-func (p Pattern) String() string {
-	switch p.kind {
-	case patternExact:
-		return p.base
-	case patternPartial:
-		return p.before + "*" + p.after + "." + p.base
-	case patternBelow:
-		return "*." + p.base
-	case patternAny:
-		return "*"
-	default:
-		return ""
-	}
-}
+func (p Pattern) String() string { return p.text }
 
 // IsZero reports whether the pattern covers nothing.
 func (p Pattern) IsZero() bool { return p.kind == patternNone }
@@ -99,18 +88,45 @@ func (p Pattern) IsZero() bool { return p.kind == patternNone }
 func (p Pattern) Exact() bool { return p.kind == patternExact }
 
 // Base is the exact name, or the name that stands right of the wildcard's label.
-func (p Pattern) Base() string { return p.base }
+func (p Pattern) Base() string {
+	switch p.kind {
+	case patternExact:
+		return p.text
+	case patternPartial:
+		return p.text[p.dot+1:]
+	case patternBelow:
+		return p.text[len("*."):]
+	default:
+		return ""
+	}
+}
+
+// halves are what stands before and after the * of a partial label.
+func (p Pattern) halves() (before, after string) {
+	if p.kind != patternPartial {
+		return "", ""
+	}
+	return p.text[:p.star], p.text[p.star+1 : p.dot]
+}
+
+// literals counts the characters of a partial label that are not its *.
+func (p Pattern) literals() int {
+	if p.kind != patternPartial {
+		return 0
+	}
+	return int(p.dot) - 1
+}
 
 // Matches reports whether the pattern covers the host.
 func (p Pattern) Matches(h Host) bool {
 	switch p.kind {
 	case patternExact:
-		return h.name == p.base
+		return h.name == p.text
 	case patternPartial:
 		label, rest, _ := strings.Cut(h.name, ".")
-		return rest == p.base && p.matchesLabel(label)
+		return rest == p.Base() && p.matchesLabel(label)
 	case patternBelow:
-		return len(h.name) > len(p.base)+1 && strings.HasSuffix(h.name, p.base) && h.name[len(h.name)-len(p.base)-1] == '.'
+		return len(h.name) > len(p.text)-1 && strings.HasSuffix(h.name, p.text[len("*"):])
 	case patternAny:
 		return h.name != ""
 	default:
@@ -120,8 +136,8 @@ func (p Pattern) Matches(h Host) bool {
 
 // matchesLabel holds a first label against a partial one.
 func (p Pattern) matchesLabel(label string) bool {
-	return len(label) > len(p.before)+len(p.after) &&
-		strings.HasPrefix(label, p.before) && strings.HasSuffix(label, p.after)
+	before, after := p.halves()
+	return len(label) > len(before)+len(after) && strings.HasPrefix(label, before) && strings.HasSuffix(label, after)
 }
 
 // Covers reports whether every host that q matches is matched by p too.
@@ -132,13 +148,15 @@ func (p Pattern) Covers(q Pattern) bool {
 	case p.kind == patternAny:
 		return true
 	case p.kind == patternBelow && q.kind == patternExact:
-		return p.Matches(Host{q.base})
+		return p.Matches(Host{q.text})
 	case p.kind == patternBelow && q.kind != patternAny:
-		return q.base == p.base || p.Matches(Host{q.base})
+		return q.Base() == p.Base() || p.Matches(Host{q.Base()})
 	case p.kind == patternPartial && q.kind == patternExact:
-		return p.Matches(Host{q.base})
+		return p.Matches(Host{q.text})
 	case p.kind == patternPartial && q.kind == patternPartial:
-		return p.base == q.base && strings.HasPrefix(q.before, p.before) && strings.HasSuffix(q.after, p.after)
+		pBefore, pAfter := p.halves()
+		qBefore, qAfter := q.halves()
+		return p.Base() == q.Base() && strings.HasPrefix(qBefore, pBefore) && strings.HasSuffix(qAfter, pAfter)
 	default:
 		return p == q
 	}
@@ -156,9 +174,10 @@ func (p Pattern) PublicSuffix() (icann, private bool) {
 	default:
 		return false, false
 	}
-	below := "x." + p.base
+	base := p.Base()
+	below := "x." + base
 	suffix, listed := publicsuffix.PublicSuffix(below)
-	if suffix != p.base && suffix != below {
+	if suffix != base && suffix != below {
 		return false, false
 	}
 	return listed, !listed && strings.Contains(suffix, ".")

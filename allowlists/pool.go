@@ -71,7 +71,7 @@ func tlsPorts(rules []Rule) PortSet {
 		if rules[i].Ports.All() {
 			return AllPorts()
 		}
-		ports = append(ports, rules[i].Ports.ports...)
+		ports = append(ports, rules[i].Ports.List()...)
 	}
 	return NewPortSet(ports...)
 }

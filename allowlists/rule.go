@@ -1,6 +1,7 @@
 package allowlists
 
 import (
+	"encoding/binary"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -40,14 +41,14 @@ type Rule struct {
 	Host   Pattern
 	Prefix netip.Prefix
 
-	Ports       PortSet // an empty set means every port, in deny and quiet only
-	TLS         TLSMode
+	Ports       PortSet        // an empty set means every port, in deny and quiet only
 	ResolvesTo  []netip.Prefix // the rule's, its preset's and its pool's together
 	DNSTypes    []uint16       // beyond A, AAAA, CNAME, HTTPS and SVCB
 	UploadLimit int64          // in bytes; 0 is none
-	Writable    bool           // anyone may write data there with their own account
-	Anyone      bool           // a wildcard over a private public suffix, on purpose
-	Reason      string         // the author's words
+	TLS         TLSMode
+	Writable    bool   // anyone may write data there with their own account
+	Anyone      bool   // a wildcard over a private public suffix, on purpose
+	Reason      string // the author's words
 	Owner       string
 	Expires     time.Time // zero: never
 }
@@ -79,52 +80,79 @@ func (r *Rule) Where() string {
 	return r.Pos.String()
 }
 
-// PortSet is a set of TCP ports.
+// PortSet is a set of TCP ports. The zero PortSet is empty. PortSets compare
+// with ==.
 type PortSet struct {
-	all   bool
-	ports []uint16 // sorted, without repeats
+	// ports are two bytes each, the higher first, sorted and without repeats;
+	// everyPort for every port. A string, as most rules share one.
+	ports string
 }
+
+// everyPort is the PortSet of every port; no list of ports has one byte.
+const everyPort = "*"
+
+// defaultPorts is port 443, which most rules have.
+const defaultPorts = "\x01\xbb"
 
 // NewPortSet makes the set of the given ports.
 func NewPortSet(ports ...uint16) PortSet {
+	if len(ports) == 1 && ports[0] == 443 {
+		return PortSet{defaultPorts}
+	}
 	sorted := slices.Clone(ports)
 	slices.Sort(sorted)
-	return PortSet{ports: slices.Compact(sorted)}
+	packed := make([]byte, 0, 2*len(ports))
+	for _, port := range slices.Compact(sorted) {
+		packed = binary.BigEndian.AppendUint16(packed, port)
+	}
+	return PortSet{string(packed)}
 }
 
 // AllPorts is the set of every port.
-func AllPorts() PortSet { return PortSet{all: true} }
+func AllPorts() PortSet { return PortSet{everyPort} }
 
 // Contains reports whether port is in the set.
 func (s PortSet) Contains(port uint16) bool {
-	if s.all {
+	if s.All() {
 		return true
 	}
-	for _, p := range s.ports {
-		if p == port {
+	for i := 0; i+1 < len(s.ports); i += 2 {
+		if s.at(i) == port {
 			return true
 		}
 	}
 	return false
 }
 
+// at is the port whose bytes begin at an index.
+func (s PortSet) at(i int) uint16 { return uint16(s.ports[i])<<8 | uint16(s.ports[i+1]) }
+
 // All reports whether the set holds every port.
-func (s PortSet) All() bool { return s.all }
+func (s PortSet) All() bool { return len(s.ports) == len(everyPort) }
 
 // Empty reports whether the set holds no port.
-func (s PortSet) Empty() bool { return !s.all && len(s.ports) == 0 }
+func (s PortSet) Empty() bool { return s.ports == "" }
 
 // List gives the ports, sorted; nil for every port.
-func (s PortSet) List() []uint16 { return slices.Clone(s.ports) }
+func (s PortSet) List() []uint16 {
+	if s.All() || s.Empty() {
+		return nil
+	}
+	list := make([]uint16, 0, len(s.ports)/2)
+	for i := 0; i < len(s.ports); i += 2 {
+		list = append(list, s.at(i))
+	}
+	return list
+}
 
 // String gives "443", "80,443" or "*".
 func (s PortSet) String() string {
-	if s.all {
+	if s.All() {
 		return "*"
 	}
-	texts := make([]string, len(s.ports))
-	for i, p := range s.ports {
-		texts[i] = strconv.Itoa(int(p))
+	texts := make([]string, 0, len(s.ports)/2)
+	for _, port := range s.List() {
+		texts = append(texts, strconv.Itoa(int(port)))
 	}
 	return strings.Join(texts, ",")
 }

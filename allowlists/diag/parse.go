@@ -43,8 +43,8 @@ func Parse(file string, text []byte, report *Report) *Node {
 	default:
 		report.Errorf(p.place(&second), "a second document begins here; keep one document in a file")
 	}
+	p.checkEnd(doc.Content[0]) // before its nodes go
 	root := p.node(doc.Content[0], 0)
-	p.checkEnd(doc.Content[0])
 	if root.Kind == Null {
 		root.Kind = Map
 	}
@@ -56,6 +56,20 @@ type parser struct {
 	file   string
 	text   []byte
 	report *Report
+	spare  []Node // allocated together, as a file has many
+}
+
+// nodesAtOnce is how many Nodes are allocated together.
+const nodesAtOnce = 64
+
+// newNode gives a Node of its own.
+func (p *parser) newNode() *Node {
+	if len(p.spare) == 0 {
+		p.spare = make([]Node, nodesAtOnce)
+	}
+	n := &p.spare[0]
+	p.spare = p.spare[1:]
+	return n
 }
 
 func (p *parser) place(n *yaml.Node) Place {
@@ -81,14 +95,15 @@ func (p *parser) badBytes() *Place {
 	return &Place{Pos: Pos{File: p.file, Line: line, Col: col}}
 }
 
-// node checks and converts one value. Its depth is bounded by the parser of
-// yaml.v3, at 10,000.
+// node checks and converts one value, and lets go of what is converted. Its
+// depth is bounded by the parser of yaml.v3, at 10,000.
 func (p *parser) node(n *yaml.Node, column int) *Node {
 	at := p.place(n)
 	if column > 0 {
 		at.Pos.Col = column // an item of a block list stands where its dash does
 	}
-	out := &Node{Place: at, LastLine: n.Line}
+	out := p.newNode()
+	out.Place, out.LastLine = at, n.Line
 	if p.decorated(n) {
 		out.Kind = Bad
 		return out
@@ -99,7 +114,9 @@ func (p *parser) node(n *yaml.Node, column int) *Node {
 		p.entries(n, out)
 	case yaml.SequenceNode:
 		out.Kind = List
-		for _, item := range n.Content {
+		out.Items = make([]*Node, 0, len(n.Content))
+		for i, item := range n.Content {
+			n.Content[i] = nil
 			dash := 0
 			if n.Style&yaml.FlowStyle == 0 && item.Kind == yaml.ScalarNode && item.Line >= n.Line {
 				dash = n.Column
@@ -135,10 +152,15 @@ func (p *parser) decorated(n *yaml.Node) bool {
 
 // entries converts the keys of a mapping.
 func (p *parser) entries(n *yaml.Node, out *Node) {
-	seen := make(map[string]int, len(n.Content)/2)
+	out.Entries = make([]Entry, 0, len(n.Content)/2)
+	var lines map[string]int // by key; nil where there are few
+	if len(n.Content) > 2*fewKeys {
+		lines = make(map[string]int, len(n.Content)/2)
+	}
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		key, value := n.Content[i], p.node(n.Content[i+1], 0)
-		first, twice := seen[key.Value]
+		n.Content[i], n.Content[i+1] = nil, nil
+		first, twice := lineOfKey(key.Value, out.Entries, lines)
 		switch {
 		case p.decorated(key):
 		case key.Kind != yaml.ScalarNode:
@@ -148,10 +170,30 @@ func (p *parser) entries(n *yaml.Node, out *Node) {
 		case twice:
 			p.report.Errorf(p.place(key), "key %q was given in line %d already; keep one of them", key.Value, first)
 		default:
-			seen[key.Value] = key.Line
+			if lines != nil {
+				lines[key.Value] = key.Line
+			}
 			out.Entries = append(out.Entries, Entry{Key: key.Value, Place: p.place(key), Value: value})
 		}
 	}
+}
+
+// fewKeys is how many keys are looked through as fast as a map finds one.
+const fewKeys = 8
+
+// lineOfKey finds where a mapping has a key already: in lines, or where that is
+// nil among its entries.
+func lineOfKey(key string, entries []Entry, lines map[string]int) (line int, found bool) {
+	if lines != nil {
+		line, found = lines[key]
+		return line, found
+	}
+	for i := range entries {
+		if entries[i].Key == key {
+			return entries[i].Place.Pos.Line, true
+		}
+	}
+	return 0, false
 }
 
 // scalar finds the kind of a scalar, and whether it stands in the file as its
@@ -175,12 +217,11 @@ func (p *parser) scalar(n *yaml.Node, out *Node) {
 		out.LastLine = n.Line + strings.Count(n.Value, "\n") + 1
 		return
 	}
-	line := []rune(string(lines[n.Line-1]))
 	from := n.Column - 1
 	if quoted {
 		from++
 	}
-	if from <= len(line) && strings.HasPrefix(string(line[from:]), n.Value) {
+	if rest, ok := skipRunes(lines[n.Line-1], from); ok && len(rest) >= len(n.Value) && string(rest[:len(n.Value)]) == n.Value {
 		out.exact = true
 		out.Caret = from + 1
 		return
@@ -188,6 +229,16 @@ func (p *parser) scalar(n *yaml.Node, out *Node) {
 	// Spread over several lines or written with escapes: nobody tells where
 	// it ends, so take it to reach as far as it could.
 	out.LastLine = min(len(lines), n.Line+strings.Count(n.Value, "\n")+strings.Count(n.Value, " ")+1)
+}
+
+// skipRunes gives the text behind its first n characters; ok is false if it has
+// fewer.
+func skipRunes(text []byte, n int) (rest []byte, ok bool) {
+	for ; n > 0 && len(text) > 0; n-- {
+		_, size := utf8.DecodeRune(text)
+		text = text[size:]
+	}
+	return text, n == 0
 }
 
 // checkEnd refuses a file whose last line may have been cut in the middle of a

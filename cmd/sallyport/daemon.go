@@ -32,7 +32,7 @@ const (
 type daemon struct {
 	options  runOptions
 	log      zerolog.Logger
-	file     *allowlists.File // as at the start: what needs a restart is compared with it
+	file     *allowlists.File // as at the start, without its policy: what needs a restart is compared with it
 	settings allowlists.Settings
 	policy   atomic.Pointer[allowlists.Policy]
 	state    atomic.Int32
@@ -66,7 +66,9 @@ func newDaemon(options runOptions, log zerolog.Logger) (*daemon, error) {
 	if options.pprof && file.Settings.Listen.Control == "" {
 		return nil, &exitError{exitUsage, errors.New("--pprof serves on the control listener, and there is none; set listen.control, such as unix:/run/sallyport/control.sock")}
 	}
-	d.file, d.settings = file, file.Settings
+	began := *file // a policy is replaced, and must not stay for the sake of the rest
+	began.Policy, began.Spec = nil, allowlists.PolicySpec{}
+	d.file, d.settings = &began, file.Settings
 	d.sources.Store(&digest)
 	d.policy.Store(file.Policy)
 	d.machines = newMachines(log)
