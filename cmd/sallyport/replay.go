@@ -8,6 +8,7 @@ import (
 	"os/signal"
 	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -156,7 +157,7 @@ func tellSkipped(stderr io.Writer, sources []*foreignlog.Source) {
 
 // changeRow is the shape of a row: pool, destination, count, first, last, reason
 // before and now, rule.
-const changeRow = "%-12s %-44s %7s  %-20s  %-20s  %-36s %s\n"
+const changeRow = "%-12s %-44s %7s  %-20s  %-20s  %-36s %s"
 
 // printReplay writes a report for people.
 func printReplay(out io.Writer, r *replay.Report) error {
@@ -168,10 +169,11 @@ func printReplay(out io.Writer, r *replay.Report) error {
 			continue
 		}
 		fmt.Fprintf(out, "%s: %s to %s\n", part.title, counted(part.changes.Decisions, "decision"), counted(len(part.changes.Destinations), "destination"))
-		fmt.Fprintf(out, changeRow, "POOL", "DESTINATION", "COUNT", "FIRST (UTC)", "LAST (UTC)", "WAS -> NOW", "RULE")
+		fmt.Fprintf(out, changeRow+"\n", "POOL", "DESTINATION", "COUNT", "FIRST (UTC)", "LAST (UTC)", "WAS -> NOW", "RULE")
 		for i := range part.changes.Destinations {
 			c := &part.changes.Destinations[i]
-			fmt.Fprintf(out, changeRow, poolText(c.Pool), changeTarget(c), strconv.Itoa(c.Count), stamp(c.First), stamp(c.Last), c.Was+" -> "+c.Reason, printable(c.Rule))
+			row := fmt.Sprintf(changeRow, poolText(c.Pool), changeTarget(c), strconv.Itoa(c.Count), stamp(c.First), stamp(c.Last), c.Was+" -> "+c.Reason, printable(c.Rule))
+			fmt.Fprintln(out, strings.TrimRight(row, " "))
 		}
 		if part.changes.Folded {
 			fmt.Fprintf(out, "more than %d destinations: what came after them is one row a pool\n", replay.MaxDestinations)
@@ -195,16 +197,14 @@ func poolText(pool string) string {
 
 // changeTarget is a destination as a row shows it.
 func changeTarget(c *replay.Change) string {
-	host := printable(c.Host)
 	switch {
 	case c.Others:
 		return "(others)"
 	case c.Kind == "dns":
-		return host + " (dns)"
-	case c.Host == "" && c.IP.IsValid():
-		host = printable(allowlists.Target{Addr: c.IP, Port: c.Port}.String())
-		return host
+		return printable(c.Host) + " (dns)"
+	case c.IP.IsValid():
+		return allowlists.Target{Addr: c.IP, Port: c.Port}.String()
 	default:
-		return host + ":" + strconv.Itoa(int(c.Port))
+		return printable(c.Host) + ":" + strconv.Itoa(int(c.Port))
 	}
 }
