@@ -27,6 +27,7 @@ func (r *ruleLint) run() {
 	r.allow.ordered = true
 	writable := r.writableHosts()
 	for i := range r.own {
+		r.pause()
 		rule, at := &r.own[i], r.places.rules["allow"][i]
 		r.breadth(rule, at)
 		r.expiry(rule, at)

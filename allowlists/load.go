@@ -40,6 +40,8 @@ type loader struct {
 	schema *schema
 	env    func(string) (string, bool)
 	now    time.Time
+	// rest lets other work of this process go on; nil if there is none.
+	rest func()
 	// readFile reads secret files.
 	readFile func(string) ([]byte, error)
 	// preset finds a built-in preset.
@@ -71,7 +73,14 @@ type loader struct {
 // holds every error and warning; after an error the File is nil, so that
 // nothing of a broken configuration applies.
 func Load(sources []Source, env func(string) (string, bool), now time.Time) (*File, *diag.Report) {
+	return LoadGently(sources, env, now, nil)
+}
+
+// LoadGently is Load for a process that serves meanwhile: it calls rest after
+// each few lines and rules, which may sleep; nil is not called.
+func LoadGently(sources []Source, env func(string) (string, bool), now time.Time, rest func()) (*File, *diag.Report) {
 	l := newLoader(env, now)
+	l.rest = rest
 	return l.load(sources), l.report
 }
 
@@ -106,7 +115,7 @@ func (l *loader) load(sources []Source) *File {
 		return nil
 	}
 	l.lint(root, all)
-	policy, err := NewPolicy(l.spec)
+	policy, err := newPolicy(l.spec, l.pause)
 	if err != nil {
 		l.report.Errorf(root.Place, "%s", err)
 		return nil
@@ -117,12 +126,19 @@ func (l *loader) load(sources []Source) *File {
 	}
 }
 
+// pause rests where there is other work.
+func (l *loader) pause() {
+	if l.rest != nil {
+		l.rest()
+	}
+}
+
 // parse reads every source and merges their keys; nil after a syntax error.
 func (l *loader) parse(sources []Source) *diag.Node {
 	var root *diag.Node
 	broken := false
 	for _, s := range sources {
-		node := diag.Parse(s.Name, s.Text, l.report)
+		node := diag.ParseGently(s.Name, s.Text, l.report, l.rest)
 		switch {
 		case node == nil:
 			broken = true

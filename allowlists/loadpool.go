@@ -166,6 +166,7 @@ func (l *loader) rules(v values, list string, spec *PoolSpec, places *poolPlaces
 	rules := make([]Rule, 0, len(nodes.Items))
 	places.rules[list] = make([]diag.Place, 0, len(nodes.Items))
 	for _, item := range nodes.Items {
+		l.pause()
 		rule, ok := r.rule(item)
 		if !ok {
 			continue

@@ -159,6 +159,7 @@ func (l *loader) variable(name string) (text string, set bool) {
 // expand replaces ${NAME} in every value below n. It never looks at keys, and
 // what a variable holds is not looked at again.
 func (l *loader) expand(n *diag.Node) {
+	l.pause()
 	for _, item := range n.Items {
 		l.expand(item)
 	}

@@ -35,7 +35,10 @@ var generations atomic.Uint64
 // NewPolicy compiles a policy. It keeps the specification's slices, which
 // nobody may change afterwards. It returns an error where two pools claim the
 // same sources, or the default pool does not exist.
-func NewPolicy(spec PolicySpec) (*Policy, error) {
+func NewPolicy(spec PolicySpec) (*Policy, error) { return newPolicy(spec, func() {}) }
+
+// newPolicy is NewPolicy with a rest after each pool.
+func newPolicy(spec PolicySpec, rest func()) (*Policy, error) {
 	p := &Policy{
 		byName:  make(map[string]*Pool, len(spec.Pools)),
 		sources: make(map[netip.Prefix][]*Pool),
@@ -47,6 +50,7 @@ func NewPolicy(spec PolicySpec) (*Policy, error) {
 		}
 	}
 	for _, ps := range spec.Pools {
+		rest()
 		pool := newPool(ps, spec.NAT64)
 		if p.byName[ps.Name] != nil {
 			return nil, fmt.Errorf("pool %q is there twice; give each pool a name of its own", ps.Name)

@@ -16,13 +16,19 @@ import (
 // key, tag, second document and duplicate key. It gives the root, which is an
 // empty Map for an empty file, and nil after a syntax error.
 func Parse(file string, text []byte, report *Report) *Node {
+	return ParseGently(file, text, report, nil)
+}
+
+// ParseGently is Parse that calls rest after each few values, so that whoever
+// has other work on the same processor can let it go on; nil is not called.
+func ParseGently(file string, text []byte, report *Report, rest func()) *Node {
 	report.AddSource(file, text)
-	p := parser{file: file, text: text, report: report}
+	p := parser{file: file, text: text, report: report, rest: rest}
 	if at := p.badBytes(); at != nil {
 		report.Errorf(*at, "the file is not UTF-8 text; save it as UTF-8")
 		return nil
 	}
-	dec := yaml.NewDecoder(bytes.NewReader(text))
+	dec := yaml.NewDecoder(gentleReader{bytes.NewReader(text), p.pause})
 	var doc, second yaml.Node
 	err := dec.Decode(&doc)
 	if errors.Is(err, io.EOF) {
@@ -56,15 +62,35 @@ type parser struct {
 	file   string
 	text   []byte
 	report *Report
+	rest   func()
 	spare  []Node // allocated together, as a file has many
+}
+
+// A gentleReader rests before each read; yaml.v3 reads 512 bytes at once.
+type gentleReader struct {
+	io.Reader
+	rest func()
+}
+
+func (r gentleReader) Read(into []byte) (int, error) {
+	r.rest()
+	return r.Reader.Read(into)
 }
 
 // nodesAtOnce is how many Nodes are allocated together.
 const nodesAtOnce = 64
 
+// pause rests where there is other work.
+func (p *parser) pause() {
+	if p.rest != nil {
+		p.rest()
+	}
+}
+
 // newNode gives a Node of its own.
 func (p *parser) newNode() *Node {
 	if len(p.spare) == 0 {
+		p.pause()
 		p.spare = make([]Node, nodesAtOnce)
 	}
 	n := &p.spare[0]

@@ -26,7 +26,7 @@ code 0 if it can be used, 1 with --strict if there are warnings, 2 if there are 
 			if defaults {
 				return allowlists.WriteDefaults(out)
 			}
-			file, report, _, err := examine(config)
+			file, report, _, err := examine(config, nil)
 			if err != nil {
 				return err
 			}

@@ -16,7 +16,7 @@ import (
 // one, and prints its errors to stderr; the error is then an exitError with
 // code 2 that sums them up. digest changes with the text.
 func loadConfig(path string, stderr io.Writer) (file *allowlists.File, digest string, err error) {
-	file, report, digest, err := examine(path)
+	file, report, digest, err := examine(path, nil)
 	if err != nil {
 		return nil, digest, err
 	}
@@ -24,9 +24,10 @@ func loadConfig(path string, stderr io.Writer) (file *allowlists.File, digest st
 }
 
 // loadConfig is loadConfig for a daemon that serves: warnings go into the log
-// too. Those of the embedded configuration do not, as nobody can mend them.
-func (d *daemon) loadConfig(path string) (*allowlists.File, string, error) {
-	file, report, digest, err := examine(path)
+// too. Those of the embedded configuration do not, as nobody can mend them. It
+// calls rest, unless that is nil, after each few rules.
+func (d *daemon) loadConfig(path string, rest func()) (*allowlists.File, string, error) {
+	file, report, digest, err := examine(path, rest)
 	if err != nil {
 		return nil, digest, err
 	}
@@ -52,13 +53,14 @@ func (d *daemon) logWarnings(warnings []diag.Problem) {
 }
 
 // examine reads the configuration at path and holds it against the schema, the
-// lint and this machine. The file is nil if the report has an error.
-func examine(path string) (*allowlists.File, *diag.Report, string, error) {
+// lint and this machine. The file is nil if the report has an error. It calls
+// rest after each few rules.
+func examine(path string, rest func()) (*allowlists.File, *diag.Report, string, error) {
 	sources, err := readSources(path)
 	if err != nil {
 		return nil, nil, "", &exitError{exitUsage, err}
 	}
-	file, report := allowlists.Load(sources, os.LookupEnv, time.Now())
+	file, report := allowlists.LoadGently(sources, os.LookupEnv, time.Now(), rest)
 	for _, name := range allowlists.SkippedFiles(path) {
 		at := diag.Place{Pos: diag.Pos{File: name}}
 		report.Warnf(at, "this file is not read, as only *.yaml are; rename it, or put it elsewhere if it is no part of the configuration")

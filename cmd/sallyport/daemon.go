@@ -59,7 +59,7 @@ type daemon struct {
 // anything. A faulty configuration is an exitError with code 2.
 func newDaemon(options runOptions, log zerolog.Logger) (*daemon, error) {
 	d := &daemon{options: options, log: log, registry: prometheus.NewRegistry()}
-	file, digest, err := d.loadConfig(options.config)
+	file, digest, err := d.loadConfig(options.config, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -187,7 +187,7 @@ func (d *daemon) close() {
 // reload reads the configuration again. A valid one is swapped in whole; an
 // invalid one leaves the last good policy serving, and says so everywhere.
 func (d *daemon) reload(path string) {
-	file, digest, err := d.loadConfig(path)
+	file, digest, err := d.loadConfig(path, new(pacer).rest)
 	if digest != "" {
 		d.sources.Store(&digest)
 	}

@@ -68,3 +68,24 @@ func (d *daemon) newWatcher(path string) (*fsnotify.Watcher, error) {
 	}
 	return watcher, nil
 }
+
+// A pacer spreads a long work over time, so that one processor serves others
+// beside it. The zero pacer is ready.
+type pacer struct{ since time.Time }
+
+// Work goes on for paceWork at most before a pause of pacePause, in which Go
+// looks for what the network has brought: to yield would not be enough, as
+// whoever is ready to run goes before that.
+const (
+	paceWork  = 500 * time.Microsecond
+	pacePause = 100 * time.Microsecond
+)
+
+// rest pauses where it is time to.
+func (p *pacer) rest() {
+	if time.Since(p.since) < paceWork {
+		return
+	}
+	time.Sleep(pacePause) //nolint:forbidigo // nothing is waited for: to sleep is to let others work
+	p.since = time.Now()
+}
