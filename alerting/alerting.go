@@ -125,6 +125,27 @@ func (a *Alerting) ObserveQuery(r dnsfilter.QueryRecord) {
 	a.record(&e)
 }
 
+// ObserveRefused records questions that were refused together, as ObserveQuery
+// does each, and waits once for all of their lines. It keeps none of the slice.
+func (a *Alerting) ObserveRefused(all []dnsfilter.QueryRecord) {
+	var last *flush
+	lines := int64(0)
+	for i := range all {
+		e := fromQuery(all[i])
+		switch batch, ok := a.put(&e); {
+		case !ok:
+		case batch == nil:
+			a.log.wait(nil, 1)
+		default:
+			last = batch
+			lines++
+		}
+	}
+	if last != nil {
+		a.log.wait(last, lines)
+	}
+}
+
 // ObserveConn records a connection, as ObserveQuery does a question.
 func (a *Alerting) ObserveConn(r proxy.ConnRecord) {
 	e := fromConn(r)
@@ -170,16 +191,24 @@ func (a *Alerting) Decision(id string) ([]Event, bool) {
 }
 
 // record makes the line of e and hands both on; e belongs to others then. It
-// waits for the line of a refusal. Alert events, which come from the reader, do
-// not go there again.
+// waits for the line of a refusal.
 func (a *Alerting) record(e *Event) {
+	wait := (e.Kind == KindDNS || e.Kind == KindConn) && e.Refused()
+	if batch, ok := a.put(e); wait && ok {
+		a.log.wait(batch, 1)
+	}
+}
+
+// put is record without the wait: it gives what to wait for, if the line found
+// room. Alert events, which come from the reader, do not go there again.
+func (a *Alerting) put(e *Event) (batch *flush, ok bool) {
 	w := encoders.Get().(*encoder)
 	line := w.encode(e)
 	if e.Kind != KindSystem {
 		a.recent.add(e.ID, line)
 	}
 	// Once pushed, e belongs to the correlator.
-	kind, wait := e.Kind, (e.Kind == KindDNS || e.Kind == KindConn) && e.Refused()
+	kind := e.Kind
 	a.order.Lock()
 	end, batch, ok := a.log.append(line, kind == KindSystem)
 	if kind != KindAlert {
@@ -190,9 +219,7 @@ func (a *Alerting) record(e *Event) {
 	}
 	a.order.Unlock()
 	encoders.Put(w)
-	if wait && ok {
-		a.log.wait(batch)
-	}
+	return batch, ok
 }
 
 // Run writes the log and feeds the correlator until ctx ends. Then it hands

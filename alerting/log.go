@@ -162,13 +162,13 @@ func (l *eventLog) begin(cause string) {
 	}
 }
 
-// wait returns once the batch's write returned, at once if the sink is stalled
+// wait, for so many lines, returns once the batch's write returned, at once if the sink is stalled
 // (nil batch), and after stallWait in any case: then the sink counts as
 // stalled until a write returns.
-func (l *eventLog) wait(batch *flush) {
+func (l *eventLog) wait(batch *flush, lines int64) {
 	if batch == nil {
 		l.mu.Lock()
-		l.trouble.unwaited++
+		l.trouble.unwaited += lines
 		l.mu.Unlock()
 		return
 	}
@@ -187,7 +187,7 @@ func (l *eventLog) wait(batch *flush) {
 		return
 	default:
 	}
-	l.trouble.unwaited++
+	l.trouble.unwaited += lines
 	l.stall(tooLong)
 }
 

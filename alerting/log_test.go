@@ -23,6 +23,7 @@ import (
 
 	"sallyport/alerting"
 	"sallyport/allowlists"
+	"sallyport/dnsfilter"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -150,6 +151,24 @@ func TestARefusalIsInTheFileWhenRecordReturns(t *testing.T) {
 	}
 	if info, _ := os.Stat(path); info.Mode().Perm() != 0o640 {
 		t.Errorf("mode is %v", info.Mode())
+	}
+}
+
+func TestRefusalsTogetherAreInTheFileWhenObserveRefusedReturns(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "events.jsonl")
+	g := newLog(t, toFile(path)).run(t)
+	for i := range 20 {
+		var all []dnsfilter.QueryRecord
+		for j := range i + 1 {
+			all = append(all, dnsfilter.QueryRecord{ID: fmt.Sprintf("r%dx%d", i, j), Subject: aSubject(), By: dnsfilter.ByClient})
+		}
+		g.ObserveRefused(all)
+		written := ids(readLog(t, path))
+		for _, r := range all {
+			if written[r.ID] != 1 {
+				t.Fatalf("refusal %s is %d times in the file", r.ID, written[r.ID])
+			}
+		}
 	}
 }
 

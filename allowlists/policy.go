@@ -206,6 +206,20 @@ func (p *Policy) ExpiresBetween(from, to time.Time) bool {
 	return false
 }
 
+// NextExpiry is when the first rule ends that does after from; zero if none does.
+func (p *Policy) NextExpiry(from time.Time) time.Time {
+	i, _ := slices.BinarySearchFunc(p.ends, from, func(end, from time.Time) int {
+		if end.After(from) {
+			return 1
+		}
+		return -1
+	})
+	if i == len(p.ends) {
+		return time.Time{}
+	}
+	return p.ends[i]
+}
+
 // expiries lists when the rules of some pools end, soonest first.
 func expiries(pools []PoolSpec) []time.Time {
 	var ends []time.Time

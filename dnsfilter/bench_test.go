@@ -3,11 +3,13 @@ package dnsfilter
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/netip"
 	"testing"
 	"time"
 
 	"github.com/miekg/dns"
+	"golang.org/x/net/ipv4"
 
 	"sallyport/allowlists"
 )
@@ -32,6 +34,68 @@ func BenchmarkHandle(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+// A question and its reply over real sockets, 32 at once, with a record but
+// without a log. Last on one core of a shared virtual machine that others used
+// too, time of both ends together: 10 to 18 µs
+// and 7 allocations cached, 14 to 16 µs and 6 refused.
+func BenchmarkUDP(b *testing.B) {
+	for _, bench := range []struct{ rule, name string }{
+		{"cached", "allowed.example"},
+		{"refused", "denied.example"},
+	} {
+		b.Run(bench.rule, func(b *testing.B) {
+			s, _ := offline(b, func(name string, qtype uint16) (*dns.Msg, error) { return answered(name, qtype, 3600), nil })
+			s.cfg.Observe, s.cfg.ObserveRefused = func(QueryRecord) {}, func([]QueryRecord) {}
+			s.cfg.Client = func(netip.Addr) netip.Addr { return poolOrigin.client.Addr() }
+			s.cfg.Listeners = []Listener{{Addr: "127.0.0.1:0"}}
+			if err := s.Listen(); err != nil {
+				b.Fatal(err)
+			}
+			ctx, stop := context.WithCancel(b.Context())
+			done := make(chan error, 1)
+			go func() { done <- s.Serve(ctx) }()
+			conn, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(s.Addrs()[0]))
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer conn.Close()
+			exchange(b, ipv4.NewPacketConn(conn), asks(b, bench.name+"."), 3) // what comes is ready
+			b.ReportAllocs()
+			b.ResetTimer()
+			exchange(b, ipv4.NewPacketConn(conn), asks(b, bench.name+"."), b.N)
+			b.StopTimer()
+			stop()
+			if err := <-done; err != nil {
+				b.Fatal(err)
+			}
+		})
+	}
+}
+
+// exchange asks the same n times, and waits for the replies.
+func exchange(b *testing.B, conn *ipv4.PacketConn, query []byte, n int) {
+	const flying = 32
+	out, in := make([]ipv4.Message, flying), make([]ipv4.Message, flying)
+	for i := range flying {
+		out[i].Buffers, in[i].Buffers = [][]byte{query}, [][]byte{make([]byte, maxUDPReply)}
+	}
+	_ = conn.SetReadDeadline(time.Now().Add(time.Minute))
+	for n > 0 {
+		sent := min(n, flying)
+		if _, err := conn.WriteBatch(out[:sent], 0); err != nil {
+			b.Fatal(err)
+		}
+		for got := 0; got < sent; {
+			k, err := conn.ReadBatch(in[:sent-got], 0)
+			if err != nil {
+				b.Fatal(err)
+			}
+			got += k
+		}
+		n -= sent
 	}
 }
 

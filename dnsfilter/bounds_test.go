@@ -159,7 +159,7 @@ func TestTheCacheIsBoundedInEntriesAndBytes(t *testing.T) {
 		if c.entries() > 2000 || c.entries() > c.maxEntries || sum != c.bytes || sum > c.maxBytes || c.used.Len() != c.entries() {
 			t.Errorf("%d entries of %d bytes, counted %d", c.entries(), sum, c.bytes)
 		}
-		if _, _, ok := c.get(flightKey{name: "n0.example", qtype: dns.TypeA}, now); !ok {
+		if _, entry := c.get(flightKey{name: "n0.example", qtype: dns.TypeA}, now); entry == nil {
 			t.Error("what is used all the time has gone")
 		}
 	}
@@ -170,10 +170,10 @@ func TestTheCacheCountsDown(t *testing.T) {
 	c := newCache(10, 1<<20, time.Hour)
 	key := flightKey{name: "n1.example", qtype: dns.TypeA}
 	c.put(key, oneAddr("n1.example", 60), "up", now)
-	if a, _, ok := c.get(key, now.Add(20*time.Second)); !ok || a.records[0].Header().Ttl != 40 {
+	if a, entry := c.get(key, now.Add(20*time.Second)); entry == nil || a.records[0].Header().Ttl != 40 {
 		t.Errorf("after 20 s: %v", a)
 	}
-	if _, _, ok := c.get(key, now.Add(time.Minute)); ok {
+	if _, entry := c.get(key, now.Add(time.Minute)); entry != nil {
 		t.Error("an answer outlived its TTL")
 	}
 	if _, _, ok := c.getStale(key, now.Add(time.Hour)); !ok {

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/miekg/dns"
@@ -45,6 +46,9 @@ type cached struct {
 	upstream string
 	stored   time.Time
 	expires  time.Time
+	place    *list.Element // in cache.used; guarded by cache.mu
+	gone     atomic.Bool   // it is in the cache no more
+	touched  atomic.Int64  // when touch last made it the most recently used, in seconds since 1970
 }
 
 func (c *cached) size() int { return len(c.wire) + len(c.key.name) + entryOverhead }
@@ -77,22 +81,37 @@ func (c *cache) put(key flightKey, a answer, upstream string, now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.remove(c.byKey[key])
-	c.byKey[key] = c.used.PushFront(entry)
+	entry.place = c.used.PushFront(entry)
+	c.byKey[key] = entry.place
 	c.bytes += entry.size()
 	for len(c.byKey) > c.maxEntries || c.bytes > c.maxBytes {
 		c.remove(c.used.Back())
 	}
 }
 
-// get gives a copy of a kept answer with its TTLs counted down; ok is false if
-// there is none that is good still.
-func (c *cache) get(key flightKey, now time.Time) (a answer, upstream string, ok bool) {
+// get gives a copy of a kept answer with its TTLs counted down, and what it is
+// a copy of; nil if there is none that is good still.
+func (c *cache) get(key flightKey, now time.Time) (answer, *cached) {
 	entry := c.find(key, now)
 	if entry == nil || !now.Before(entry.expires) {
-		return answer{}, "", false
+		return answer{}, nil
 	}
-	a, ok = entry.open(now)
-	return a, entry.upstream, ok
+	a, ok := entry.open(now)
+	if !ok {
+		return answer{}, nil
+	}
+	return a, entry
+}
+
+// touch makes an entry the most recently used, as get does, if that was not done
+// within the second.
+func (c *cache) touch(entry *cached, now time.Time) {
+	if second := now.Unix(); entry.touched.Swap(second) == second {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.used.MoveToFront(entry.place) // does nothing for one that is gone
 }
 
 // has reports whether get would find an answer.
@@ -150,6 +169,7 @@ func (c *cache) remove(e *list.Element) {
 		return
 	}
 	entry := c.used.Remove(e).(*cached)
+	entry.gone.Store(true)
 	delete(c.byKey, entry.key)
 	c.bytes -= entry.size()
 }
@@ -183,7 +203,7 @@ func (e *cached) open(now time.Time) (answer, bool) {
 	if len(msg.Ns) == 1 {
 		a.soa, _ = msg.Ns[0].(*dns.SOA)
 	}
-	age := uint32(max(0, now.Sub(e.stored)/time.Second))
+	age := e.age(now)
 	for _, rr := range a.records {
 		rr.Header().Ttl -= min(age, rr.Header().Ttl)
 	}
@@ -192,3 +212,6 @@ func (e *cached) open(now time.Time) (answer, bool) {
 	}
 	return a, true
 }
+
+// age is how many seconds an entry is old.
+func (e *cached) age(now time.Time) uint32 { return uint32(max(0, now.Sub(e.stored)/time.Second)) }

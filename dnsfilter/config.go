@@ -51,6 +51,10 @@ type Config struct {
 	// Observe takes the record of each question. It is called before the reply
 	// leaves, and by many goroutines. Nil: nobody looks.
 	Observe func(QueryRecord)
+	// ObserveRefused is Observe for questions that were refused together: it
+	// returns once all may be answered. The slice is only lent. Nil: Observe takes
+	// one after the other.
+	ObserveRefused func([]QueryRecord)
 	// Client gives the address that a client is known by: in a sidecar all of
 	// the machine's are one. Nil: each is itself.
 	Client func(netip.Addr) netip.Addr
@@ -139,6 +143,13 @@ func (c Config) checked() (Config, error) {
 	}
 	if c.Observe == nil {
 		c.Observe = func(QueryRecord) {}
+	}
+	if observe := c.Observe; c.ObserveRefused == nil {
+		c.ObserveRefused = func(all []QueryRecord) {
+			for _, r := range all {
+				observe(r)
+			}
+		}
 	}
 	if c.Client == nil {
 		c.Client = func(addr netip.Addr) netip.Addr { return addr }

@@ -20,7 +20,8 @@ const stalePatience = 1800 * time.Millisecond
 type result struct {
 	answer   answer
 	upstream string
-	cached   bool // taken from the cache, fresh or stale
+	cached   bool    // taken from the cache, fresh or stale
+	entry    *cached // that it was taken from, where it is fresh
 	err      error
 }
 
@@ -48,8 +49,8 @@ type flight struct {
 // it goes upstream. If ctx ends first, its error comes back, and others who wait
 // for the same answer go on waiting.
 func (s *Server) obtain(ctx context.Context, key flightKey, by account, admit func() error) result {
-	if a, upstream, ok := s.cache.get(key, time.Now()); ok {
-		return result{answer: a, upstream: upstream, cached: true}
+	if a, entry := s.cache.get(key, time.Now()); entry != nil {
+		return result{answer: a, upstream: entry.upstream, cached: true, entry: entry}
 	}
 	if !s.waiting.enter(by) {
 		return result{err: errLimit}

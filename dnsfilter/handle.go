@@ -77,6 +77,7 @@ func (s *Server) handle(ctx context.Context, raw []byte, from origin) (reply []b
 	record.note(&v)
 	out := s.settle(ctx, &ask, v, &record)
 	reply = s.compose(&q, &out, from.udp)
+	s.prepare(raw, reply, v.pool, &out, &record)
 	observe()
 	return reply
 }
@@ -145,19 +146,20 @@ func (s *Server) compose(q *inquiry, out *outcome, udp bool) []byte {
 		return q.bare(dns.RcodeRefused)
 	}
 	msg := &dns.Msg{MsgHdr: dns.MsgHdr{Rcode: out.rcode}}
-	asName := lowerASCII(q.name)
+	name := lowerASCII(q.name)
+	asName := name
 	if len(out.records) > 0 {
 		asName = out.records[0].Header().Name
 	}
 	for _, rr := range out.records {
 		if rr.Header().Name == asName {
-			rr.Header().Name = q.name
+			rr.Header().Name = name
 		}
 		msg.Answer = append(msg.Answer, rr)
 	}
 	switch {
 	case out.soa5:
-		msg.Ns = []dns.RR{madeUpSOA(q.name)}
+		msg.Ns = []dns.RR{madeUpSOA(name)}
 	case out.soa != nil:
 		msg.Ns = []dns.RR{out.soa}
 	}
@@ -174,12 +176,14 @@ func (s *Server) compose(q *inquiry, out *outcome, udp bool) []byte {
 
 // pack finishes a reply: header, question, OPT if the client sent one, and no
 // more bytes than the client takes. AD is never set, as nothing is validated.
+// Names are compressed as if the question were lower case, which then gets the
+// case back that it came in: whoever mixes it gets the same bytes otherwise.
 func pack(q *inquiry, msg *dns.Msg, extended *dns.EDNS0_EDE, limit int) []byte {
 	rcode := msg.Rcode
 	msg.MsgHdr = q.header
 	msg.Response, msg.RecursionAvailable, msg.Rcode = true, true, rcode
 	msg.Compress = true
-	msg.Question = []dns.Question{{Name: q.name, Qtype: q.qtype, Qclass: q.class}}
+	msg.Question = []dns.Question{{Name: lowerASCII(q.name), Qtype: q.qtype, Qclass: q.class}}
 	if q.edns {
 		msg.SetEdns0(maxUDPReply, q.flags.DO)
 		if opt := msg.IsEdns0(); extended != nil {
@@ -195,6 +199,7 @@ func pack(q *inquiry, msg *dns.Msg, extended *dns.EDNS0_EDE, limit int) []byte {
 	if err != nil || len(wire) > limit {
 		return q.bare(dns.RcodeServerFailure)
 	}
+	copy(wire[headerSize:], q.question)
 	return wire
 }
 

@@ -16,6 +16,9 @@ const (
 	maxUDPReply = ednsSize
 )
 
+// truncatedBit, of byte 2, says that a message was cut to fit.
+const truncatedBit = 0x02
+
 // inquiry is a client's message as far as we read it. Nothing of it but the
 // name, the type and two flags travels any further.
 type inquiry struct {

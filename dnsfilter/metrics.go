@@ -56,8 +56,15 @@ func newMetrics(r prometheus.Registerer, cacheEntries func() int) (*metrics, err
 
 // observe counts one question.
 func (m *metrics) observe(r *QueryRecord) {
-	m.queries.WithLabelValues(r.Subject.Pool, r.Verdict.String(), r.Reason.String()).Inc()
-	m.seconds.WithLabelValues(strconv.FormatBool(r.Cached)).Observe(r.Took.Seconds())
+	queries, seconds := m.of(r)
+	queries.Inc()
+	seconds.Observe(r.Took.Seconds())
+}
+
+// of finds what counts questions like one.
+func (m *metrics) of(r *QueryRecord) (queries prometheus.Counter, seconds prometheus.Observer) {
+	return m.queries.WithLabelValues(r.Subject.Pool, r.Verdict.String(), r.Reason.String()),
+		m.seconds.WithLabelValues(strconv.FormatBool(r.Cached))
 }
 
 // upstreamUp sets the state of one upstream; it is upstreamConfig.Up.

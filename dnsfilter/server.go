@@ -28,17 +28,18 @@ type Server struct {
 	metrics   *metrics
 	upstreams *upstreams
 	// ask is upstreams.exchange, but for tests.
-	ask     func(ctx context.Context, name string, qtype uint16, flags queryFlags) (*dns.Msg, string, error)
-	cache   *cache
-	flights flights
-	waiting *shares
-	meter   *Meter
-	turns   *turns
-	rates   *rates
-	book    *book
-	store   *bookStore // keeps the book; nil: nothing does
-	follows *follows
-	sweeper sweeper
+	ask               func(ctx context.Context, name string, qtype uint16, flags queryFlags) (*dns.Msg, string, error)
+	cache             *cache
+	answers, refusals *readies
+	flights           flights
+	waiting           *shares
+	meter             *Meter
+	turns             *turns
+	rates             *rates
+	book              *book
+	store             *bookStore // keeps the book; nil: nothing does
+	follows           *follows
+	sweeper           sweeper
 
 	ctx    context.Context // of questions under way; ends with Close
 	cancel context.CancelFunc
@@ -61,6 +62,8 @@ type bound struct {
 	udp     *net.UDPConn
 	tcp     *net.TCPListener
 	replies chan ipv4.Message // to be sent by udp
+	// Quick refusals on their way to be recorded and sent, and room for more.
+	refused, spare chan *refusing
 }
 
 // New checks the configuration and makes a Server. It reads resolv.conf where
@@ -74,6 +77,7 @@ func New(cfg Config) (*Server, error) {
 		cfg:     cfg,
 		blocked: dns.RcodeNameError,
 		cache:   newCache(cfg.CacheEntries, cacheBytes, cfg.Stale),
+		answers: newReadies(readyAnswers), refusals: newReadies(readyRefusals),
 		flights: flights{byKey: make(map[flightKey]*flight)},
 		waiting: newShares(maxWaiting),
 		meter:   NewMeter(cfg.Tunnel, cfg.Known),
@@ -153,13 +157,24 @@ func bind(l Listener) (*bound, error) {
 		if err == nil {
 			udp := udp.(*net.UDPConn)
 			_ = udp.SetReadBuffer(readBuffer) // as much of it as the kernel grants
-			return &bound{Listener: l, udp: udp, tcp: tcp.(*net.TCPListener), replies: make(chan ipv4.Message, udpBatch)}, wantDestination(udp)
+			return newBound(l, udp, tcp.(*net.TCPListener)), wantDestination(udp)
 		}
 		tcp.Close()
 		if wanted.Port != 0 || try == bindTries {
 			return nil, err
 		}
 	}
+}
+
+func newBound(l Listener, udp *net.UDPConn, tcp *net.TCPListener) *bound {
+	b := &bound{
+		Listener: l, udp: udp, tcp: tcp, replies: make(chan ipv4.Message, udpBatch),
+		refused: make(chan *refusing, maxRefusing), spare: make(chan *refusing, maxRefusing),
+	}
+	for range maxRefusing {
+		b.spare <- &refusing{}
+	}
+	return b
 }
 
 // Addrs gives the bound address of each listener, in the order configured.
@@ -204,6 +219,7 @@ func (s *Server) Serve(ctx context.Context) error {
 	resting.Go(func() { s.restPackets(awake) })
 	for _, b := range s.bound {
 		senders.Go(b.sendReplies)
+		senders.Go(func() { s.sendRefusals(b) })
 		go func() { loops <- s.serveUDP(b) }()
 		go func() { loops <- s.serveTCP(b) }()
 	}
@@ -225,6 +241,7 @@ func (s *Server) Serve(ctx context.Context) error {
 	s.handlers.Wait()
 	for _, b := range s.bound {
 		close(b.replies)
+		close(b.refused)
 	}
 	senders.Wait()
 	s.Close()

@@ -34,6 +34,16 @@ type outcome struct {
 	// else Allowed.
 	failure allowlists.Reason
 	limit   string // the key of the limit that is used up, where one is
+	again   again  // how the same question may be answered again
+}
+
+// again says that the same question of the same pool is answered alike as long
+// as no rule ends and, where it has an entry, the cache has that. The zero again
+// says nothing.
+type again struct {
+	refused bool    // the policy alone refused the name
+	entry   *cached // of an answer from the cache, judged for a host itself; else nil
+	age     uint32  // of the entry, in seconds, when the answer was taken
 }
 
 // settle takes a question from its verdict to its outcome: asks the cache or
@@ -41,6 +51,7 @@ type outcome struct {
 // in what the record says of all that.
 func (s *Server) settle(ctx context.Context, q *asked, v verdict, r *QueryRecord) outcome {
 	by := q.account()
+	final := !v.decision.Allowed()
 	if v.decision.Allowed() && !v.reverse {
 		key := flightKey{name: v.host.String(), qtype: q.qtype, flags: q.flags}
 		got := s.obtain(ctx, key, by, func() error { return s.guard(q, &v) })
@@ -61,6 +72,7 @@ func (s *Server) settle(ctx context.Context, q *asked, v verdict, r *QueryRecord
 		v.decision = allowlists.Decision{Reason: allowlists.NotInAllowlist}
 	}
 	out := s.refusal(v)
+	out.again.refused = final
 	r.fill(&out)
 	return out
 }
@@ -103,12 +115,25 @@ func (s *Server) conclude(q *asked, v verdict, got result, r *QueryRecord) outco
 	case out.rcode == dns.RcodeNameError:
 		out.failure = allowlists.NoSuchHost
 		out.decision = withFailure(out.decision, out.failure)
+		out.again = againFrom(got, &v, q)
 		r.Err = "the name does not exist"
 	default:
+		out.again = againFrom(got, &v, q)
 		s.remember(q, v, &out.judged, now)
 	}
 	r.fill(&out)
 	return out
+}
+
+// againFrom is how a question with an answer from the cache may be answered
+// again. SRV answers say who may be asked for next, and a host that is asked
+// for on behalf of another is allowed for a time only: both say nothing.
+func againFrom(got result, v *verdict, q *asked) again {
+	if got.entry == nil || v.owner != v.host || q.qtype == dns.TypeSRV {
+		return again{}
+	}
+	taken := got.entry.expires.Add(-got.answer.ttl)
+	return again{entry: got.entry, age: got.entry.age(taken)}
 }
 
 // remember writes the book, before the reply leaves.

@@ -24,6 +24,8 @@ type sweeper struct {
 // cache that no pool may have any more. That is for memory's sake: each of them
 // is judged again whenever it is used, so nothing depends on when it is gone.
 func (s *Server) PolicyChanged() {
+	s.answers.clear()
+	s.refusals.clear()
 	w := &s.sweeper
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -44,19 +44,9 @@ const udpBatch = 32
 // read ends nothing.
 func (s *Server) serveUDP(b *bound) error {
 	at := b.udp.LocalAddr().(*net.UDPAddr).AddrPort()
-	conn := ipv4.NewPacketConn(b.udp) // its batches are those of either family
-	batch, buffers := make([]ipv4.Message, udpBatch), make([]*[]byte, udpBatch)
-	for i := range batch {
-		batch[i].OOB = make([]byte, oobSize)
-	}
+	r := newReader(s, b)
 	for {
-		for i := range batch {
-			if buffers[i] == nil {
-				buffers[i] = packetBuffers.Get().(*[]byte)
-				batch[i].Buffers = [][]byte{*buffers[i]}
-			}
-		}
-		n, err := conn.ReadBatch(batch, 0)
+		n, err := r.read()
 		switch {
 		case err == nil:
 		case s.stopping.Load():
@@ -67,15 +57,20 @@ func (s *Server) serveUDP(b *bound) error {
 			s.pause(err, "reading a DNS packet")
 			continue
 		}
-		for i, m := range batch[:n] {
+		now := time.Now()
+		for i, m := range r.batch[:n] {
 			from, ok := m.Addr.(*net.UDPAddr)
 			if !ok {
 				continue // there is nobody to answer
 			}
 			local, reply := destination(m.OOB[:m.NN], at)
-			s.takePacket(packet{b, buffers[i], m.N, from, local, reply})
-			buffers[i] = nil
+			p := packet{bound: b, buffer: r.buffers[i], n: m.N, client: from, reply: reply}
+			if p.from = s.originOf(&p, local); !r.quick(&p, now) {
+				s.takePacket(p)
+				r.buffers[i] = nil
+			}
 		}
+		r.send()
 	}
 }
 
@@ -85,8 +80,16 @@ type packet struct {
 	buffer *[]byte // of packetBuffers
 	n      int
 	client *net.UDPAddr // as the packet has it
-	local  netip.AddrPort
+	from   origin
 	reply  []byte // control message
+}
+
+// originOf says where a packet came from, and to which address of ours.
+func (s *Server) originOf(p *packet, local netip.AddrPort) origin {
+	client := p.client.AddrPort()
+	from := origin{client: s.known(client), local: plain(local), pool: p.bound.Pool, iface: p.bound.Iface, udp: true, peer: plain(client)}
+	from.machine = s.cfg.Machine(from.iface, from.client.Addr())
+	return from
 }
 
 // idlePackets is how many goroutines wait for the next packet, as their stacks
@@ -145,10 +148,7 @@ func (s *Server) restPackets(ctx context.Context) {
 // answerPacket answers one packet and gives its slot and buffer back.
 func (s *Server) answerPacket(p *packet) {
 	defer func() { <-s.slots }()
-	client := p.client.AddrPort()
-	from := origin{client: s.known(client), local: plain(p.local), pool: p.bound.Pool, iface: p.bound.Iface, udp: true, peer: plain(client)}
-	from.machine = s.cfg.Machine(from.iface, from.client.Addr())
-	if answer := s.handle(s.ctx, (*p.buffer)[:p.n], from); answer != nil {
+	if answer := s.handle(s.ctx, (*p.buffer)[:p.n], p.from); answer != nil {
 		p.bound.replies <- ipv4.Message{Buffers: [][]byte{answer}, OOB: p.reply, Addr: p.client}
 	}
 	packetBuffers.Put(p.buffer)
@@ -173,14 +173,19 @@ func (b *bound) sendReplies() {
 				more = false
 			}
 		}
-		for left := batch; len(left) > 0; {
-			n, err := conn.WriteBatch(left, 0)
-			if n = max(n, 0); err != nil && n < len(left) {
-				n++ // the one that failed
-			}
-			left = left[n:]
-		}
+		sendBatch(conn, batch)
 		clear(batch)
+	}
+}
+
+// sendBatch writes packets, and passes those by that cannot be sent.
+func sendBatch(conn *ipv4.PacketConn, batch []ipv4.Message) {
+	for len(batch) > 0 {
+		n, err := conn.WriteBatch(batch, 0)
+		if n = max(n, 0); err != nil && n < len(batch) {
+			n++ // the one that failed
+		}
+		batch = batch[n:]
 	}
 }
 

@@ -31,7 +31,7 @@ func (d *daemon) dnsConfig() (dnsfilter.Config, error) {
 	listeners := dnsListeners(&d.settings, d.policy.Load())
 	return dnsfilter.Config{
 		Listeners: listeners,
-		Policy:    d.policy.Load, Gate: d.gate, Observe: d.alerts.ObserveQuery,
+		Policy:    d.policy.Load, Gate: d.gate, Observe: d.alerts.ObserveQuery, ObserveRefused: d.alerts.ObserveRefused,
 		Probe: d.enforcement.probedName, Client: d.clientOf, Machine: d.machines.of, Wanted: d.packets.wantedBy, IsForeign: d.isForeign,
 		Upstreams: s.Upstreams, Own: func(addr netip.AddrPort) bool { return takenBy(listeners, addr) },
 		Search: search, Blocked: s.BlockedReply, BookGrace: s.BookGrace, MaxTTL: s.MaxTTL, Stale: s.Stale,
