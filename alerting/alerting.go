@@ -55,6 +55,7 @@ type Alerting struct {
 	openOnce sync.Once
 	openErr  error
 	start    Position // the end of the file when it was opened
+	history  *os.File // that file, for resume; nil for a stream
 }
 
 // New checks the configuration. It opens nothing.
@@ -101,6 +102,9 @@ func (a *Alerting) Open() error {
 			return
 		}
 		a.start = a.log.sink.now()
+		if a.history, a.openErr = a.log.sink.history(); a.openErr != nil {
+			return
+		}
 		a.openErr = a.reader.open()
 	})
 	return a.openErr

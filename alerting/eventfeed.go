@@ -37,18 +37,13 @@ func (a *Alerting) feed(ctx context.Context) {
 	defer stop()
 
 	last := a.resume(draining)
+	var batch [64]queuedEvent
 	for {
 		a.tellNotices()
-		item, ok := a.queue.pop()
+		n := a.queue.pop(batch[:])
 		switch {
-		case ok:
-			if a.out(item.end, draining) {
-				item.event.Pos = a.log.sink.place(item.end)
-			}
-			if !item.event.Pos.IsZero() {
-				last = item.event.Pos
-			}
-			a.reader.take(item.event)
+		case n > 0:
+			last = a.hand(batch[:n], last, draining)
 		case a.queue.gap() > 0:
 			last = a.readGap(last, draining)
 		default:
@@ -67,6 +62,22 @@ func (a *Alerting) feed(ctx context.Context) {
 		default:
 		}
 	}
+}
+
+// hand gives events to the reader, and returns the place of the last one that
+// has one.
+func (a *Alerting) hand(batch []queuedEvent, last Position, stop <-chan struct{}) Position {
+	for i, item := range batch {
+		if a.out(item.end, stop) {
+			item.event.Pos = a.log.sink.place(item.end)
+		}
+		if !item.event.Pos.IsZero() {
+			last = item.event.Pos
+		}
+		a.reader.take(item.event)
+		batch[i] = queuedEvent{}
+	}
+	return last
 }
 
 // out waits until the line that ends at offset is written: true. It is false

@@ -47,22 +47,19 @@ func (q *eventQueue) push(e *Event, end int64) {
 	q.items = append(q.items, queuedEvent{e, end})
 }
 
-// pop takes the oldest event.
-func (q *eventQueue) pop() (queuedEvent, bool) {
+// pop moves the oldest events into batch, and returns how many.
+func (q *eventQueue) pop(batch []queuedEvent) int {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.head == len(q.items) {
-		return queuedEvent{}, false
-	}
-	item := q.items[q.head]
-	q.items[q.head] = queuedEvent{}
-	if q.head++; q.head == len(q.items) {
+	n := copy(batch, q.items[q.head:])
+	clear(q.items[q.head : q.head+n])
+	if q.head += n; q.head == len(q.items) {
 		if q.head = 0; cap(q.items) > 1024 {
 			q.items = nil
 		}
 		q.items = q.items[:0]
 	}
-	return item, true
+	return n
 }
 
 // gap is how many events are missing behind the last of the queue.

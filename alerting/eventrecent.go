@@ -6,25 +6,32 @@ import "sync"
 const (
 	recentDecisions = 10_000
 	recentBytes     = 16 << 20
+	recentBlock     = 16 << 10
 )
 
 // recentEvents holds the lines of the last decisions by id, for people who ask
 // why. Safe for concurrent use.
 type recentEvents struct {
 	mu    sync.Mutex
-	lines map[string]recentLines
-	order []string // a ring: count ids, oldest first, from head on
+	index map[string]int32 // place in ring
+	ring  []recentLines    // count ids, oldest first, from head on
 	head  int
 	count int
 	bytes int
+	// block takes first lines, one behind the other: they are forgotten in the
+	// order in which they came, and so is each block.
+	block []byte
 }
 
 // recentLines are the first line of an id, which has the verdict, and its
 // latest one, nil if there is no other.
-type recentLines struct{ first, latest []byte }
+type recentLines struct {
+	id            string
+	first, latest []byte
+}
 
 func newRecentEvents(limit int) *recentEvents {
-	return &recentEvents{lines: make(map[string]recentLines), order: make([]string, limit)}
+	return &recentEvents{index: make(map[string]int32), ring: make([]recentLines, limit)}
 }
 
 // add keeps a copy of a line and forgets the oldest ids beyond the bounds.
@@ -32,46 +39,50 @@ func (r *recentEvents) add(id string, line []byte) {
 	if id == "" {
 		return
 	}
-	kept := append([]byte(nil), line...)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	lines, known := r.lines[id]
-	if known {
-		r.bytes -= len(lines.latest)
-		lines.latest = kept
+	r.bytes += len(line)
+	if at, known := r.index[id]; known {
+		r.bytes -= len(r.ring[at].latest)
+		r.ring[at].latest = append([]byte(nil), line...)
 	} else {
-		lines.first = kept
-		r.enter(id)
+		r.enter(id, line)
 	}
-	r.lines[id] = lines
-	r.bytes += len(kept)
 	for r.bytes > recentBytes {
 		r.forgetOldest()
 	}
 }
 
-// enter gives a new id its place in order.
-func (r *recentEvents) enter(id string) {
-	if r.count == len(r.order) {
+// enter gives a new id the place behind the others.
+func (r *recentEvents) enter(id string, line []byte) {
+	if r.count == len(r.ring) {
 		r.forgetOldest()
 	}
-	r.order[(r.head+r.count)%len(r.order)] = id
+	if cap(r.block)-len(r.block) < len(line) {
+		r.block = make([]byte, 0, max(recentBlock, len(line)))
+	}
+	begin := len(r.block)
+	r.block = append(r.block, line...)
+	at := (r.head + r.count) % len(r.ring)
+	r.ring[at] = recentLines{id: id, first: r.block[begin:len(r.block):len(r.block)]}
+	r.index[id] = int32(at)
 	r.count++
 }
 
 // forgetOldest drops the oldest id and its lines.
 func (r *recentEvents) forgetOldest() {
-	id := r.order[r.head]
-	lines := r.lines[id]
+	lines := &r.ring[r.head]
 	r.bytes -= len(lines.first) + len(lines.latest)
-	delete(r.lines, id)
-	r.head, r.count = (r.head+1)%len(r.order), r.count-1
+	delete(r.index, lines.id)
+	*lines = recentLines{}
+	r.head, r.count = (r.head+1)%len(r.ring), r.count-1
 }
 
 // get decodes the lines of an id.
 func (r *recentEvents) get(id string) []Event {
 	r.mu.Lock()
-	lines, ok := r.lines[id]
+	at, ok := r.index[id]
+	lines := r.ring[at]
 	r.mu.Unlock()
 	if !ok {
 		return nil

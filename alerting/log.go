@@ -57,9 +57,25 @@ type eventLog struct {
 // freeChunks is how many used chunks are kept for the next lines.
 const freeChunks = 4
 
-// A flush is one batch of lines on its way; done is closed when its write
-// returned, or has failed.
-type flush struct{ done chan struct{} }
+// A flush is one batch of lines on its way.
+type flush struct {
+	// done is closed when the write returned, has failed, or takes too long:
+	// then late is set, for good.
+	done    chan struct{}
+	late    bool
+	ended   bool        // done is closed; guarded by the log's mu
+	watched atomic.Bool // somebody who waits sees to it that it ends
+}
+
+func newFlush() *flush { return &flush{done: make(chan struct{})} }
+
+// end lets those go who wait. The caller holds the log's mu.
+func (f *flush) end() {
+	if !f.ended {
+		f.ended = true
+		close(f.done)
+	}
+}
 
 // trouble is one time of degradation, from its first sign until the log is
 // well again.
@@ -77,7 +93,7 @@ func newEventLog(sink *logSink, denies bool, metrics *logMetrics) *eventLog {
 		sink: sink, denies: denies, limit: logBuffer, last: flushLast, metrics: metrics,
 		more: make(chan struct{}, 1), urgent: make(chan struct{}, 1),
 		rotate: make(chan struct{}, 1), look: make(chan struct{}, 1), progress: make(chan struct{}, 1),
-		next: &flush{done: make(chan struct{})},
+		next: newFlush(),
 	}
 }
 
@@ -164,15 +180,28 @@ func (l *eventLog) begin(cause string) {
 
 // wait, for so many lines, returns once the batch's write returned, at once if the sink is stalled
 // (nil batch), and after stallWait in any case: then the sink counts as
-// stalled until a write returns.
+// wait, for so many lines, returns once the batch's write returned, at once if
+// the sink is stalled (nil batch), and after stallWait in any case: then the sink
+// counts as stalled until a write returns. Of those who wait for a batch, the
+// first looks at the clock for all.
 func (l *eventLog) wait(batch *flush, lines int64) {
 	if batch == nil {
-		l.mu.Lock()
-		l.trouble.unwaited += lines
-		l.mu.Unlock()
+		l.countUnwaited(lines)
 		return
 	}
 	signal(l.urgent)
+	if batch.watched.Swap(true) {
+		<-batch.done
+	} else {
+		l.watchOver(batch)
+	}
+	if batch.late {
+		l.countUnwaited(lines)
+	}
+}
+
+// watchOver waits for a batch, which ends after stallWait.
+func (l *eventLog) watchOver(batch *flush) {
 	timer := time.NewTimer(stallWait)
 	defer timer.Stop()
 	select {
@@ -182,13 +211,19 @@ func (l *eventLog) wait(batch *flush, lines int64) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	select {
-	case <-batch.done:
+	if batch.ended {
 		return
-	default:
 	}
-	l.trouble.unwaited += lines
+	batch.late = true
+	batch.end()
 	l.stall(tooLong)
+}
+
+// countUnwaited counts refusals that are sent before their lines are written.
+func (l *eventLog) countUnwaited(lines int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.trouble.unwaited += lines
 }
 
 // late marks the sink as stalled because writing takes too long.
@@ -210,8 +245,8 @@ func (l *eventLog) stall(cause string) {
 	l.stalled = true
 	l.metrics.stalled.Set(1)
 	l.begin(cause)
-	close(l.next.done)
-	l.next = &flush{done: make(chan struct{})}
+	l.next.end()
+	l.next = newFlush()
 }
 
 // acceptedUpTo is the offset behind the last line that was accepted.

@@ -42,12 +42,12 @@ func (s *logSink) look(offset int64, now time.Time) error {
 	if s.path == "" || s.file == nil {
 		return nil
 	}
-	if s.deleted() {
-		return s.recreate(offset)
-	}
-	own, err := s.file.Stat()
-	if err != nil || !own.Mode().IsRegular() {
+	own := s.stat()
+	if own == nil {
 		return nil
+	}
+	if s.nameless(own) {
+		return s.recreate(offset)
 	}
 	there, err := os.Stat(s.path)
 	if err == nil && os.SameFile(own, there) {
@@ -80,15 +80,23 @@ func (s *logSink) grace() time.Duration {
 	return moveGrace
 }
 
-// deleted reports whether the open file has no name any more. Where only its
-// name on another machine is gone, as with a file that is mounted alone, or a
-// file system counts no names, the path still leads to it.
-func (s *logSink) deleted() bool {
+// stat describes the open file; nil if it is no regular one.
+func (s *logSink) stat() os.FileInfo {
 	if s.path == "" || s.file == nil {
-		return false
+		return nil
 	}
 	own, err := s.file.Stat()
 	if err != nil || !own.Mode().IsRegular() {
+		return nil
+	}
+	return own
+}
+
+// nameless reports whether the open file, which own describes, has no name any
+// more. Where only its name on another machine is gone, as with a file that is
+// mounted alone, or a file system counts no names, the path still leads to it.
+func (s *logSink) nameless(own os.FileInfo) bool {
+	if own == nil {
 		return false
 	}
 	if stat, ok := own.Sys().(*syscall.Stat_t); !ok || stat.Nlink > 0 {
@@ -127,15 +135,35 @@ func (s *logSink) remake(offset int64) error {
 	return nil
 }
 
+// placeHere is the place in the open file that has an offset, or the begin of
+// what was written there; zero if it has no places.
+func (s *logSink) placeHere(offset int64) Position {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	newest := s.segments[len(s.segments)-1]
+	place := newest.base
+	if !place.IsZero() {
+		place.Offset += max(0, offset-newest.from)
+	}
+	return place
+}
+
 // carryOver gives a new file, whose end is base, the lines of the old one that
-// lie behind the kept place: nobody else has them. It returns the new end. What
+// lie behind the kept place, all of them where that is in another file: nobody
+// else has them. It returns the new end. What
 // does not work, as on a full disk, is left out.
 func (s *logSink) carryOver(offset int64, file *os.File, base Position) Position {
 	if s.kept == nil {
 		return base
 	}
-	from, to := s.kept(), s.place(offset)
-	if base.IsZero() || !from.SameFile(to) || from.Offset >= to.Offset {
+	from, to := s.kept(), s.placeHere(offset)
+	if base.IsZero() || from.IsZero() || to.IsZero() {
+		return base
+	}
+	if !from.SameFile(to) { // as before resume has read what it was opened with
+		from = beginOf(to)
+	}
+	if from.Offset >= to.Offset {
 		return base
 	}
 	lines, _, err := linesFrom(s.file, max(from.Offset, to.Offset-carryMost), to.Offset)

@@ -159,6 +159,37 @@ func TestANewLogBeginsWithWhatAlertingHasNotKept(t *testing.T) {
 	}
 }
 
+// TestALogThatIsDeletedBeforeItWasReadBackCostsNothing: neither its lines for
+// this run, nor for the next one.
+func TestALogThatIsDeletedBeforeItWasReadBackCostsNothing(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "events.jsonl")
+	first := &taker{}
+	runOnce(t, path, first, refusal("a"), refusal("b"))
+	for what, saved := range map[string]alerting.Position{
+		"read in part":         first.taken()[0].Pos,
+		"after another's file": {Dev: first.taken()[0].Pos.Dev, Inode: 1, Offset: 1},
+	} {
+		k := &taker{saved: saved}
+		config := toFile(path)
+		config.Alerts.StateDir = filepath.Dir(path)
+		g := newLog(t, config)
+		g.SetReader(k.reader())
+		g.SetKept(func() alerting.Position { return saved })
+		must(t, g.Open())
+		must(t, os.Remove(path))
+		g.run(t)
+		eventually(t, "what the log had is taken, "+what, func() bool { return k.has("b") })
+		g.Record(refusal("c"))
+		must(t, g.stop())
+		next := &taker{saved: saved}
+		runOnce(t, path, next)
+		if !next.has("b") || !next.has("c") {
+			t.Errorf("%s: the next run takes %v", what, ids(next.taken()))
+		}
+	}
+}
+
 // TestRotationsAreNoFaults renames with SIGHUP, before and after somebody made
 // the new file, and copies and truncates.
 func TestRotationsAreNoFaults(t *testing.T) {

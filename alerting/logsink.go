@@ -63,7 +63,7 @@ func (s *logSink) reopen(offset int64) error {
 	if s.path == "" {
 		return nil
 	}
-	if s.deleted() {
+	if s.nameless(s.stat()) {
 		return s.remake(offset)
 	}
 	s.backToLine()
@@ -178,19 +178,20 @@ func (s *logSink) write(chunk []byte, offset int64) error {
 	if err := s.writeRest(); err != nil {
 		return err
 	}
-	if s.deleted() {
+	own := s.stat()
+	if s.nameless(own) {
 		if err := s.recreate(offset); err != nil {
 			return err
 		}
 		if err := s.writeRest(); err != nil {
 			return err
 		}
-		if s.deleted() {
+		if own = s.stat(); s.nameless(own) {
 			return errDeleted
 		}
 	}
 	s.chunk, s.done = nil, 0
-	s.check(s.file, chunk, offset)
+	s.check(own, chunk, offset)
 	return nil
 }
 
@@ -219,15 +220,15 @@ func (s *logSink) writeRest() error {
 	return nil
 }
 
-// check notices that somebody else changed the file's size, as a rotation does
+// check, with what stat says after a chunk, notices that somebody else changed the file's size, as a rotation does
 // that copies and truncates. From this chunk on, places count from what is
 // there now.
-func (s *logSink) check(file *os.File, chunk []byte, offset int64) {
-	if file == nil {
+func (s *logSink) check(own os.FileInfo, chunk []byte, offset int64) {
+	if own == nil {
 		return
 	}
-	end, err := placeOf(file)
-	if err != nil || end.IsZero() {
+	end := placeIn(own)
+	if end.IsZero() {
 		return
 	}
 	s.mu.Lock()
@@ -269,6 +270,20 @@ func (s *logSink) now() Position {
 	}
 	end, _ := placeOf(s.file)
 	return end
+}
+
+// history is the open file once more, for who reads what it had before; nil
+// where it is no regular one. The path may lead to another by now. The caller
+// closes it. It is called after open, before the first write.
+func (s *logSink) history() (*os.File, error) {
+	if s.stat() == nil {
+		return nil, nil
+	}
+	fd, err := unix.FcntlInt(s.file.Fd(), unix.F_DUPFD_CLOEXEC, 3)
+	if err != nil {
+		return nil, fmt.Errorf("opening the event log once more: %w", err)
+	}
+	return os.NewFile(uintptr(fd), s.path), nil
 }
 
 // interrupt makes a write that hangs return, where the descriptor can do that.

@@ -41,15 +41,17 @@ func TestAQueueWithAGapTakesNothingUntilTheGapEnds(t *testing.T) {
 	for i := range 3 {
 		q.push(&Event{Count: i}, 1)
 	}
-	if item, ok := q.pop(); !ok || item.event.Count != 0 {
-		t.Errorf("popped %v", item)
+	batch := make([]queuedEvent, 1)
+	if n := q.pop(batch); n != 1 || batch[0].event.Count != 0 {
+		t.Errorf("popped %v", batch[:n])
 	}
 	q.push(&Event{Count: 3}, 1)
-	if item, ok := q.pop(); !ok || item.event.Count != 1 {
-		t.Errorf("popped %v", item)
+	batch = make([]queuedEvent, 2)
+	if n := q.pop(batch); n != 1 || batch[0].event.Count != 1 {
+		t.Errorf("popped %v", batch[:n])
 	}
-	if item, ok := q.pop(); ok || q.gap() != 2 || q.empty() {
-		t.Errorf("popped %v, gap %d", item.event, q.gap())
+	if n := q.pop(batch); n != 0 || q.gap() != 2 || q.empty() {
+		t.Errorf("popped %v, gap %d", batch[:n], q.gap())
 	}
 	if missed := q.endGap(); missed != 2 || !q.empty() {
 		t.Errorf("missed %d", missed)
@@ -60,9 +62,9 @@ func TestTheLinesKeptForExplainAreBounded(t *testing.T) {
 	r := newRecentEvents(recentDecisions)
 	line := make([]byte, maxLine)
 	for range 3000 {
-		r.add(string(rune('a'+len(r.lines))), line)
+		r.add(string(rune('a'+len(r.index))), line)
 	}
-	if r.bytes > recentBytes || len(r.lines) != r.count {
-		t.Errorf("%d bytes of %d lines kept, %d in order", r.bytes, len(r.lines), r.count)
+	if r.bytes > recentBytes || len(r.index) != r.count {
+		t.Errorf("%d bytes of %d lines kept, %d in order", r.bytes, len(r.index), r.count)
 	}
 }

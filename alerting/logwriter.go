@@ -79,6 +79,8 @@ func (l *eventLog) abandon() int64 {
 // writeLoop writes batch after batch until ctx ended and nothing is left, or
 // hurry ends.
 func (l *eventLog) writeLoop(ctx, hurry context.Context) {
+	company := time.NewTimer(0)
+	defer company.Stop()
 	for hurry.Err() == nil {
 		select {
 		case <-l.urgent:
@@ -89,7 +91,8 @@ func (l *eventLog) writeLoop(ctx, hurry context.Context) {
 			l.lookAt()
 			continue
 		case <-l.more:
-			l.linger(ctx)
+			company.Reset(logLinger)
+			l.linger(ctx, company)
 		case <-ctx.Done():
 		}
 		chunks, batch := l.take()
@@ -100,13 +103,12 @@ func (l *eventLog) writeLoop(ctx, hurry context.Context) {
 	}
 }
 
-// linger waits for company for a line that nobody waits for.
-func (l *eventLog) linger(ctx context.Context) {
-	timer := time.NewTimer(logLinger)
-	defer timer.Stop()
+// linger waits for company for a line that nobody waits for, until its time is
+// over.
+func (l *eventLog) linger(ctx context.Context, company *time.Timer) {
 	select {
 	case <-l.urgent:
-	case <-timer.C:
+	case <-company.C:
 	case <-ctx.Done():
 	}
 }
@@ -118,7 +120,7 @@ func (l *eventLog) take() ([][]byte, *flush) {
 	chunks, batch := l.chunks, l.next
 	if len(chunks) > 0 {
 		l.chunks = nil
-		l.next = &flush{done: make(chan struct{})}
+		l.next = newFlush()
 	}
 	return chunks, batch
 }
@@ -128,7 +130,6 @@ func (l *eventLog) writeBatch(hurry context.Context, chunks [][]byte, batch *flu
 	if len(chunks) == 0 {
 		return
 	}
-	released := false
 	pause := retryFirst
 	for i := 0; i < len(chunks); {
 		err := l.sink.write(chunks[i], l.written.Load())
@@ -139,11 +140,8 @@ func (l *eventLog) writeBatch(hurry context.Context, chunks [][]byte, batch *flu
 			i++
 			continue
 		}
-		if !released {
-			close(batch.done)
-			released = true
-		}
 		l.mu.Lock()
+		batch.end()
 		l.stall(err.Error())
 		l.mu.Unlock()
 		if !l.pause(hurry, pause) {
@@ -151,10 +149,7 @@ func (l *eventLog) writeBatch(hurry context.Context, chunks [][]byte, batch *flu
 		}
 		pause = min(2*pause, retryLast)
 	}
-	if !released {
-		close(batch.done)
-	}
-	l.settle()
+	l.settle(batch)
 }
 
 // pause waits before the next try; false means to give up. A new file may be
@@ -191,9 +186,10 @@ func (l *eventLog) wrote(chunk []byte) {
 
 // settle ends the stall, as a whole batch is out, and the trouble with it once
 // the buffer has room again.
-func (l *eventLog) settle() {
+func (l *eventLog) settle(batch *flush) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	batch.end()
 	l.stalled = false
 	l.metrics.stalled.Set(0)
 	if l.trouble.cause != "" && l.size < l.limit/2 {

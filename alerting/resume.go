@@ -13,7 +13,12 @@ import (
 // resume hands the reader what was logged after the place where it stopped,
 // and returns the place where this run begins. Only a log in a regular file
 // with a kept place is read, or one whose kept place was lost to damage.
+//
+// It reads the file that was opened, which may have no name by now.
 func (a *Alerting) resume(stop <-chan struct{}) Position {
+	if a.history != nil {
+		defer a.history.Close()
+	}
 	saved, ok := a.reader.resume()
 	damaged := a.reader.lost()
 	if a.start.IsZero() || !damaged && (!ok || saved.IsZero()) {
@@ -23,22 +28,26 @@ func (a *Alerting) resume(stop <-chan struct{}) Position {
 	details := map[string]any{"from": saved.Offset, "to": a.start.Offset}
 	var read replayed
 	var err error
-	switch old := a.rotated(saved); {
+	old := a.rotated(saved)
+	if old != nil {
+		defer old.Close()
+	}
+	switch {
 	case !ok || saved.IsZero():
 		read, err = a.readBack(details, stop)
 	case saved.SameFile(a.start) && saved.Offset <= a.start.Offset:
-		a.recall(a.log.sink.path, saved, damaged, stop)
-		read, err = a.replay(saved, a.start.Offset, false, stop)
+		a.recall(a.history, saved, damaged, stop)
+		read, err = a.replay(a.history, saved, a.start.Offset, false, stop)
 	case saved.SameFile(a.start):
 		details["from"], details["whole_file"] = 0, "the log is shorter than what was read of it"
-		read, err = a.replay(beginOf(a.start), a.start.Offset, false, stop)
-	case old != "":
-		details["rotated"] = filepath.Base(old)
+		read, err = a.replay(a.history, beginOf(a.start), a.start.Offset, false, stop)
+	case old != nil:
+		details["rotated"] = filepath.Base(old.Name())
 		a.recall(old, saved, damaged, stop)
 		read, err = a.replayRotated(old, saved, stop)
 	default:
 		details["from"], details["whole_file"] = 0, "the log is another file than the one that was read last; lines in the old one are not read"
-		read, err = a.replay(beginOf(a.start), a.start.Offset, false, stop)
+		read, err = a.replay(a.history, beginOf(a.start), a.start.Offset, false, stop)
 	}
 	details["events"], details["skipped"] = read.events, read.skipped
 	if err != nil {
@@ -67,7 +76,7 @@ func (a *Alerting) readGap(last Position, stop <-chan struct{}) Position {
 				from = Position{Dev: to.Dev, Inode: to.Inode}
 			}
 			var read replayed
-			if read, err = a.replay(from, to.Offset, true, stop); err == nil && from == last {
+			if read, err = a.replayPath(from, to.Offset, stop); err == nil && from == last {
 				a.config.Log.Warn().Int("events", read.events).Msg("the correlator fell behind and read on in the event log")
 				return to
 			}
@@ -92,16 +101,25 @@ type replayed struct {
 	skipped int // torn, foreign, too long
 }
 
-// replay hands the reader the dns and conn events between two offsets of the
-// log's file, in bounded memory, and those of the system too where they are of
-// this run. Our own alert lines are passed by.
-func (a *Alerting) replay(from Position, to int64, ofThisRun bool, stop <-chan struct{}) (replayed, error) {
-	return a.replayFile(a.log.sink.path, from, to, ofThisRun, stop)
+// replayPath is replay, of this run, for what lies at the log's path; an error
+// if that is not the file of from.
+func (a *Alerting) replayPath(from Position, to int64, stop <-chan struct{}) (replayed, error) {
+	file, err := os.Open(a.log.sink.path)
+	if err != nil {
+		return replayed{}, fmt.Errorf("reading the event log: %w", withoutPath(err))
+	}
+	defer file.Close()
+	if now, err := placeOf(file); err != nil || !now.SameFile(from) {
+		return replayed{}, errors.New("reading the event log: the file was rotated away")
+	}
+	return a.replay(file, from, to, true, stop)
 }
 
-// replayFile is replay of any file that is the one of from.
-func (a *Alerting) replayFile(path string, from Position, to int64, ofThisRun bool, stop <-chan struct{}) (count replayed, err error) {
-	count.skipped, err = readEvents(path, from, to, stop, func(e *Event, line []byte) {
+// replay hands the reader the dns and conn events between two offsets of a file
+// of the log, in bounded memory, and those of the system too where they are of
+// this run. Our own alert lines are passed by.
+func (a *Alerting) replay(file *os.File, from Position, to int64, ofThisRun bool, stop <-chan struct{}) (count replayed, err error) {
+	count.skipped, err = readEvents(file, from, to, stop, func(e *Event, line []byte) {
 		if e.Kind != KindDNS && e.Kind != KindConn && (e.Kind != KindSystem || !ofThisRun) {
 			return
 		}
@@ -116,15 +134,7 @@ func (a *Alerting) replayFile(path string, from Position, to int64, ofThisRun bo
 
 // readEvents calls visit for every event between two offsets of a log file, with its
 // line, which is visit's only until it returns; it counts the other lines.
-func readEvents(path string, from Position, to int64, stop <-chan struct{}, visit func(e *Event, line []byte)) (skipped int, err error) {
-	file, err := os.Open(path)
-	if err != nil {
-		return 0, fmt.Errorf("reading the event log: %w", withoutPath(err))
-	}
-	defer file.Close()
-	if now, err := placeOf(file); err != nil || !now.SameFile(from) {
-		return 0, errors.New("reading the event log: the file was rotated away")
-	}
+func readEvents(file *os.File, from Position, to int64, stop <-chan struct{}, visit func(e *Event, line []byte)) (skipped int, err error) {
 	lines, offset, err := linesFrom(file, from.Offset, to)
 	if err != nil {
 		return 0, fmt.Errorf("reading the event log: %w", err)

@@ -25,13 +25,13 @@ func before(p Position, size int64) Position {
 
 // recall shows the reader what comes before the place where it goes on. That
 // some of it cannot be read is no reason not to go on.
-func (a *Alerting) recall(path string, saved Position, damaged bool, stop <-chan struct{}) {
+func (a *Alerting) recall(file *os.File, saved Position, damaged bool, stop <-chan struct{}) {
 	size := int64(recallBytes)
 	if damaged {
 		size = lostBytes
 	}
 	oldest := time.Now().Add(-lostAge)
-	_, err := readEvents(path, before(saved, size), saved.Offset, stop, func(e *Event, _ []byte) {
+	_, err := readEvents(file, before(saved, size), saved.Offset, stop, func(e *Event, _ []byte) {
 		if e.Time.After(oldest) {
 			a.reader.recall(e)
 		}
@@ -47,7 +47,7 @@ func (a *Alerting) readBack(details map[string]any, stop <-chan struct{}) (count
 	from := before(a.start, lostBytes)
 	details["from"], details["lost_state"] = from.Offset, "what was kept of alerts is lost; the last part of the log is read again"
 	oldest := time.Now().Add(-lostAge)
-	count.skipped, err = readEvents(a.log.sink.path, from, a.start.Offset, stop, func(e *Event, line []byte) {
+	count.skipped, err = readEvents(a.history, from, a.start.Offset, stop, func(e *Event, line []byte) {
 		if (e.Kind == KindDNS || e.Kind == KindConn) && e.Time.After(oldest) {
 			count.events++
 			a.recent.add(e.ID, line)
@@ -57,40 +57,45 @@ func (a *Alerting) readBack(details map[string]any, stop <-chan struct{}) (count
 	return count, err
 }
 
-// rotated finds the file that the log was when the reader stopped, where it was
-// renamed within its directory and is not the log any more; "" if it is not there.
-func (a *Alerting) rotated(saved Position) string {
+// rotated opens the file that the log was when the reader stopped, where it was
+// renamed within its directory and is not the log any more; nil if it is not
+// there. The caller closes it.
+func (a *Alerting) rotated(saved Position) *os.File {
 	if saved.IsZero() || saved.SameFile(a.start) {
-		return ""
+		return nil
 	}
 	dir, err := os.Open(filepath.Dir(a.log.sink.path))
 	if err != nil {
-		return ""
+		return nil
 	}
 	defer dir.Close()
 	names, _ := dir.Readdirnames(rotatedLook)
 	for _, name := range names {
 		path := filepath.Join(dir.Name(), name)
-		info, err := os.Lstat(path)
-		if err != nil || !info.Mode().IsRegular() {
+		if info, err := os.Lstat(path); err != nil || !info.Mode().IsRegular() || !placeIn(info).SameFile(saved) {
 			continue
 		}
-		if place := placeIn(info); place.SameFile(saved) && place.Offset >= saved.Offset {
-			return path
+		file, err := os.Open(path)
+		if err != nil {
+			continue
 		}
+		if place, err := placeOf(file); err == nil && place.SameFile(saved) && place.Offset >= saved.Offset {
+			return file
+		}
+		file.Close()
 	}
-	return ""
+	return nil
 }
 
 // replayRotated hands the reader the rest of a file that was rotated away while
 // nobody ran, and then the file that took its place.
-func (a *Alerting) replayRotated(old string, saved Position, stop <-chan struct{}) (replayed, error) {
-	info, err := os.Stat(old)
+func (a *Alerting) replayRotated(old *os.File, saved Position, stop <-chan struct{}) (replayed, error) {
+	end, err := placeOf(old)
 	if err != nil {
 		return replayed{}, err
 	}
-	first, err := a.replayFile(old, saved, info.Size(), false, stop)
-	second, newer := a.replay(beginOf(a.start), a.start.Offset, false, stop)
+	first, err := a.replay(old, saved, end.Offset, false, stop)
+	second, newer := a.replay(a.history, beginOf(a.start), a.start.Offset, false, stop)
 	if err == nil {
 		err = newer
 	}
