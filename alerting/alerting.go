@@ -125,8 +125,9 @@ func (a *Alerting) Gate() allowlists.Reason {
 // ObserveQuery records a question. For a refusal it returns when the line was
 // written, or the log is stalled; else at once.
 func (a *Alerting) ObserveQuery(r dnsfilter.QueryRecord) {
-	e := fromQuery(r)
-	a.record(&e)
+	e := events.Get().(*Event)
+	*e = fromQuery(r)
+	a.record(e)
 }
 
 // ObserveRefused records questions that were refused together, as ObserveQuery
@@ -152,9 +153,14 @@ func (a *Alerting) ObserveRefused(all []dnsfilter.QueryRecord) {
 
 // ObserveConn records a connection, as ObserveQuery does a question.
 func (a *Alerting) ObserveConn(r proxy.ConnRecord) {
-	e := fromConn(r)
-	a.record(&e)
+	e := events.Get().(*Event)
+	*e = fromConn(r)
+	a.record(e)
 }
+
+// events hold events that the reader has taken: it keeps none.
+var events = sync.Pool{New: func() any { return new(Event) }}
+
 
 // Usual reports whether a canonical name is in a pool's baseline, as it stood
 // within the last minute. It waits for nobody. Safe for concurrent use.

@@ -179,7 +179,11 @@ func (c *correlator) take(e *Event) {
 	}
 	var findings []finding
 	for _, d := range c.detectors {
-		findings = append(findings, d.observe(e, e.Time)...)
+		if found := d.observe(e, e.Time); findings == nil {
+			findings = found
+		} else {
+			findings = append(findings, found...)
+		}
 	}
 	c.refused.observe(e, e.Time)
 	for _, f := range settle(findings) {

@@ -1,8 +1,8 @@
 package alerting
 
 import (
-	"fmt"
 	"net/netip"
+	"strconv"
 	"strings"
 	"time"
 
@@ -45,6 +45,19 @@ type finding struct {
 	// destinations are those that a group of gathers counts; only of such alerts.
 	destinations []string
 	beside       bool // replaces no finding of the same event
+	// words, where it is not nil, finds summary and suggest, once somebody wants
+	// to know: most findings only count. event is theirs, until observe's caller
+	// has counted the finding.
+	words func(*finding, *Event)
+	event *Event
+}
+
+// spell sees to it that summary and suggest are there.
+func (f *finding) spell() {
+	if f.words != nil {
+		f.words(f, f.event)
+		f.words, f.event = nil, nil
+	}
 }
 
 // found begins a finding about an event.
@@ -98,8 +111,15 @@ type clientOf struct {
 func ofClient(e *Event) clientOf { return clientOf{e.Pool, e.Subject().Key()} }
 
 // hostOf is the host name that an event is about, canonical where it can be;
-// "" if it is about an address.
+// "" if it is about an address. It is found out once.
 func hostOf(e *Event) string {
+	if !e.about.known {
+		e.about.host, e.about.known = aboutHost(e), true
+	}
+	return e.about.host
+}
+
+func aboutHost(e *Event) string {
 	name := e.Host
 	if e.Kind == KindDNS && name == "" {
 		name = e.Name
@@ -167,7 +187,7 @@ func destination(host string, ip netip.Addr, port uint16) string {
 	case host == "":
 		return ip.String()
 	case port != 0:
-		return fmt.Sprintf("%s:%d", host, port)
+		return host + ":" + strconv.Itoa(int(port))
 	default:
 		return host
 	}

@@ -31,7 +31,7 @@ var deniedReasons = map[allowlists.Reason]bool{
 }
 
 func (deniedEgress) observe(e *Event, _ time.Time) []finding {
-	helps, denied := deniedReasons[e.Reason]
+	_, denied := deniedReasons[e.Reason]
 	if !decides(e) || !e.Refused() || !denied || e.Quiet || e.Search || e.Reverse() {
 		return nil
 	}
@@ -43,15 +43,20 @@ func (deniedEgress) observe(e *Event, _ time.Time) []finding {
 	}
 	f := found(e, AlertDeniedEgress, Medium)
 	f.subject = destination(f.host, f.ip, 0) // never "", also where a message could not be read
+	f.words, f.event = deniedWords, e
+	return []finding{f}
+}
+
+// deniedWords says what was refused, and the line that would allow it.
+func deniedWords(f *finding, e *Event) {
 	what := destination(f.host, f.ip, f.port)
 	if isPacket(e) {
 		what = e.Via + " to " + what
 	}
 	f.summary = fmt.Sprintf("%s was refused to %s in %s (%s)", what, f.client, poolName(f.pool), f.reason)
-	if helps {
+	if deniedReasons[e.Reason] {
 		f.suggest = allowLine(e)
 	}
-	return []finding{f}
 }
 
 func (deniedEgress) expire(time.Time) {}

@@ -132,6 +132,12 @@ type Event struct {
 	// a file (stdout, or a log that is stalled), and then there is nothing to
 	// resume from.
 	Pos Position `json:"-"`
+
+	// about is hostOf, for the one goroutine that the event was handed to.
+	about struct {
+		host  string
+		known bool
+	}
 }
 
 // A Position is a place in an event log file: the offset just behind a line of

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"path/filepath"
+	"runtime"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -67,6 +68,7 @@ func benchmarkEvent(b *testing.B, record func(a *alerting.Alerting, id string, a
 	dir := b.TempDir()
 	config := toFile(filepath.Join(dir, "events.jsonl"))
 	config.Alerts.StateDir = filepath.Join(dir, "state")
+	config.Alerts.Baseline.Learn, config.Alerts.Baseline.Jobs = 7*24*time.Hour, 50
 	config.Alerts.Webhook.URL = "http://127.0.0.1:9/"
 	g := newLog(b, config).run(b)
 	var ids atomic.Int64
@@ -76,7 +78,11 @@ func benchmarkEvent(b *testing.B, record func(a *alerting.Alerting, id string, a
 	before := cpuTime()
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
-			record(g.Alerting, fmt.Sprintf("%012d", ids.Add(1)), time.Now())
+			n := ids.Add(1)
+			for n%64 == 0 && g.Behind() > 4000 { // what finds the queue full is read from the file, at another cost
+				runtime.Gosched()
+			}
+			record(g.Alerting, fmt.Sprintf("%012d", n), time.Now())
 		}
 	})
 	for g.Behind() > 0 {

@@ -75,7 +75,8 @@ func (a *Alerting) hand(batch []queuedEvent, last Position, stop <-chan struct{}
 			last = item.event.Pos
 		}
 		a.reader.take(item.event)
-		batch[i] = queuedEvent{}
+		*item.event, batch[i] = Event{}, queuedEvent{}
+		events.Put(item.event)
 	}
 	return last
 }

@@ -22,7 +22,7 @@ type eventReader interface {
 	// place, where it can, so that a crash before the first checkpoint loses
 	// nothing.
 	begin(Position)
-	// take takes one event, which nobody changes any more. Calls come one at a
+	// take takes one event, which is the reader's until it returns. Calls come one at a
 	// time, from one goroutine, in the order of the lines. Where e.Pos is not
 	// zero, everything up to there has been taken; a checkpoint keeps it
 	// together with the state that it led to.

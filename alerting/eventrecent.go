@@ -1,6 +1,9 @@
 package alerting
 
-import "sync"
+import (
+	"hash/maphash"
+	"sync"
+)
 
 // The bounds of recentEvents.
 const (
@@ -12,8 +15,9 @@ const (
 // recentEvents holds the lines of the last decisions by id, for people who ask
 // why. Safe for concurrent use.
 type recentEvents struct {
-	mu    sync.Mutex
-	index map[string]int32 // place in ring
+	seed  maphash.Seed
+	mu    sync.Mutex       // guards the rest
+	index map[uint64]int32 // place in ring, by the hash of an id: without pointers for the collector to follow
 	ring  []recentLines    // count ids, oldest first, from head on
 	head  int
 	count int
@@ -24,14 +28,15 @@ type recentEvents struct {
 }
 
 // recentLines are the first line of an id, which has the verdict, and its
-// latest one, nil if there is no other.
+// latest one, nil if there is no other. Two ids with one hash are one here; get
+// tells them apart.
 type recentLines struct {
-	id            string
+	hash          uint64
 	first, latest []byte
 }
 
 func newRecentEvents(limit int) *recentEvents {
-	return &recentEvents{index: make(map[string]int32), ring: make([]recentLines, limit)}
+	return &recentEvents{seed: maphash.MakeSeed(), index: make(map[uint64]int32), ring: make([]recentLines, limit)}
 }
 
 // add keeps a copy of a line and forgets the oldest ids beyond the bounds.
@@ -39,14 +44,15 @@ func (r *recentEvents) add(id string, line []byte) {
 	if id == "" {
 		return
 	}
+	hash := maphash.String(r.seed, id)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.bytes += len(line)
-	if at, known := r.index[id]; known {
+	if at, known := r.index[hash]; known {
 		r.bytes -= len(r.ring[at].latest)
 		r.ring[at].latest = append([]byte(nil), line...)
 	} else {
-		r.enter(id, line)
+		r.enter(hash, line)
 	}
 	for r.bytes > recentBytes {
 		r.forgetOldest()
@@ -54,7 +60,7 @@ func (r *recentEvents) add(id string, line []byte) {
 }
 
 // enter gives a new id the place behind the others.
-func (r *recentEvents) enter(id string, line []byte) {
+func (r *recentEvents) enter(hash uint64, line []byte) {
 	if r.count == len(r.ring) {
 		r.forgetOldest()
 	}
@@ -64,8 +70,8 @@ func (r *recentEvents) enter(id string, line []byte) {
 	begin := len(r.block)
 	r.block = append(r.block, line...)
 	at := (r.head + r.count) % len(r.ring)
-	r.ring[at] = recentLines{id: id, first: r.block[begin:len(r.block):len(r.block)]}
-	r.index[id] = int32(at)
+	r.ring[at] = recentLines{hash: hash, first: r.block[begin:len(r.block):len(r.block)]}
+	r.index[hash] = int32(at)
 	r.count++
 }
 
@@ -73,15 +79,16 @@ func (r *recentEvents) enter(id string, line []byte) {
 func (r *recentEvents) forgetOldest() {
 	lines := &r.ring[r.head]
 	r.bytes -= len(lines.first) + len(lines.latest)
-	delete(r.index, lines.id)
+	delete(r.index, lines.hash)
 	*lines = recentLines{}
 	r.head, r.count = (r.head+1)%len(r.ring), r.count-1
 }
 
 // get decodes the lines of an id.
 func (r *recentEvents) get(id string) []Event {
+	hash := maphash.String(r.seed, id)
 	r.mu.Lock()
-	at, ok := r.index[id]
+	at, ok := r.index[hash]
 	lines := r.ring[at]
 	r.mu.Unlock()
 	if !ok {
@@ -89,7 +96,7 @@ func (r *recentEvents) get(id string) []Event {
 	}
 	var events []Event
 	for _, line := range [][]byte{lines.first, lines.latest} {
-		if e, err := ParseEvent(line); line != nil && err == nil {
+		if e, err := ParseEvent(line); line != nil && err == nil && e.ID == id {
 			events = append(events, e)
 		}
 	}

@@ -61,6 +61,7 @@ func (f *finding) groupKey() string {
 // newGroup opens a group with its first finding. Its id comes from the key and
 // the first evidence, so that reading the log again after a crash gives the same.
 func newGroup(key string, f *finding, now time.Time) *group {
+	f.spell()
 	id := sha256.Sum256([]byte(key + "\x00" + strings.Join(f.evidence, " ") + "\x00" + f.time.UTC().Format(time.RFC3339Nano)))
 	g := &group{
 		Alert: Alert{
@@ -89,10 +90,12 @@ func (g *group) add(f *finding, now time.Time) {
 		g.Last = f.time
 	}
 	if f.severity > g.Severity {
+		f.spell()
 		g.Severity = f.severity
 		g.Summary, _ = cut(f.summary, maxAlertText)
 	}
 	if g.Port == 0 && f.port != 0 && g.Fold == nil { // the connection after its question
+		f.spell()
 		g.Port, g.Suggest, g.Reason = f.port, f.suggest, f.reason
 		g.Summary, _ = cut(f.summary, maxAlertText)
 	}
