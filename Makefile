@@ -42,7 +42,7 @@ run: build ## build, and serve with the embedded configuration
 
 test: ## run every test with the race detector; as root, install what they need first
 	@.ci/prepare
-	go test -race -count=1 -timeout 45m ./...
+	go test -race -count=1 -parallel 4 -timeout 45m ./...
 
 soak: ## press on a gateway with 200 runners of three pools for SOAK (60s), as root
 	@.ci/prepare

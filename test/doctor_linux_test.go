@@ -31,6 +31,7 @@ func (s *space) doctor(before []string, args ...string) (states map[string]strin
 
 // TestDoctorOnAGateway takes one layer away after the other, and mends each.
 func TestDoctorOnAGateway(t *testing.T) {
+	t.Parallel()
 	needProgram(t, "nft")
 	s := newSpace(t, "doctor")
 	s.resolver("10.9.0.2")
@@ -95,6 +96,7 @@ func TestDoctorOnAGateway(t *testing.T) {
 // TestDoctorInAJob looks from a job beside a sidecar's firewall, with and
 // without the capabilities that lead past it, and by what becomes of packets.
 func TestDoctorInAJob(t *testing.T) {
+	t.Parallel()
 	needProgram(t, "setpriv")
 	job, outside := newSpace(t, "job"), newSpace(t, "outside")
 	wire(job, "eth0", outside, "eth0")

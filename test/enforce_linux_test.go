@@ -182,6 +182,7 @@ func (m *measured) deleteRule(text string) {
 // an alert tell the truth within 15 s, by the kernel's tables where they may be
 // read and by effect where not; and so when it is back.
 func TestEnforcementIsMeasured(t *testing.T) {
+	t.Parallel()
 	for _, row := range []struct {
 		says, mode, by, rule string
 		args                 []string // of run
@@ -226,6 +227,7 @@ func TestEnforcementIsMeasured(t *testing.T) {
 // TestJobsAreMeasured runs processes that could get past the tables, one after
 // the other, beside one that could not.
 func TestJobsAreMeasured(t *testing.T) {
+	t.Parallel()
 	m := newMeasured(t, "sidecar", "table", "--firewall", "sidecar")
 	m.run()
 	m.job(ordinary, "sleep", "600")
@@ -256,6 +258,7 @@ func TestJobsAreMeasured(t *testing.T) {
 // TestProbeIsWatched holds up the probe, or ends it, as a job could that is
 // allowed to send it signals.
 func TestProbeIsWatched(t *testing.T) {
+	t.Parallel()
 	for _, row := range []struct {
 		says                      string
 		signal                    syscall.Signal

@@ -104,6 +104,7 @@ func udpEcho(t *testing.T, addr string) {
 // TestGatewayOldFlows opens flows before the firewall is there, which must not
 // outlive its coming, whether the kernel knew of them or not.
 func TestGatewayOldFlows(t *testing.T) {
+	t.Parallel()
 	needProgram(t, "nft")
 	for _, tracked := range []bool{false, true} {
 		t.Run(fmt.Sprintf("tracked: %v", tracked), func(t *testing.T) {
@@ -145,6 +146,7 @@ func errTimedOut(err error) error {
 // TestGatewayLife follows one gateway through kill, restart, reload, stop and
 // the removal of its firewall, which alone opens the way.
 func TestGatewayLife(t *testing.T) {
+	t.Parallel()
 	w := attackWorld(t)
 	d := w.start(buildPools, "\nlimits: {drain_timeout: 1s}\n")
 	r := w.runners["build1"]
@@ -279,6 +281,7 @@ func (w *gatewayWorld) secure(t *testing.T, conn net.Conn, name string) net.Conn
 // TestGatewayNested puts a container into a runner, behind a bridge of its own:
 // with the runner's address it is the runner, and with its own it is nobody.
 func TestGatewayNested(t *testing.T) {
+	t.Parallel()
 	needProgram(t, "nft")
 	w := attackWorld(t)
 	host := w.runners["build1"]
