@@ -136,8 +136,9 @@ func (a *Alerting) ObserveRefused(all []dnsfilter.QueryRecord) {
 	var last *flush
 	lines := int64(0)
 	for i := range all {
-		e := fromQuery(all[i])
-		switch batch, ok := a.put(&e); {
+		e := events.Get().(*Event)
+		*e = fromQuery(all[i])
+		switch batch, ok := a.put(e); {
 		case !ok:
 		case batch == nil:
 			a.log.wait(nil, 1)
@@ -160,7 +161,6 @@ func (a *Alerting) ObserveConn(r proxy.ConnRecord) {
 
 // events hold events that the reader has taken: it keeps none.
 var events = sync.Pool{New: func() any { return new(Event) }}
-
 
 // Usual reports whether a canonical name is in a pool's baseline, as it stood
 // within the last minute. It waits for nobody. Safe for concurrent use.

@@ -178,8 +178,6 @@ func (l *eventLog) begin(cause string) {
 	}
 }
 
-// wait, for so many lines, returns once the batch's write returned, at once if the sink is stalled
-// (nil batch), and after stallWait in any case: then the sink counts as
 // wait, for so many lines, returns once the batch's write returned, at once if
 // the sink is stalled (nil batch), and after stallWait in any case: then the sink
 // counts as stalled until a write returns. Of those who wait for a batch, the
