@@ -33,8 +33,9 @@ func followMemoryLimit() {
 
 // makeGCRoom gives garbage its room, as long as what it returns lives: Go takes
 // that for used, though it is never touched and so takes no memory, and waits
-// with a collection until there is as much garbage. GOGC in the environment
-// means what it says.
+// with a collection until there is as much garbage. It wants to be among the
+// first things made: Go clears memory that was in use before, and so touches
+// all of the room. GOGC in the environment means what it says.
 func makeGCRoom() []byte {
 	if os.Getenv("GOGC") != "" || debug.SetMemoryLimit(-1) < gcRoomLimit {
 		return nil
@@ -42,15 +43,14 @@ func makeGCRoom() []byte {
 	return make([]byte, gcRoom)
 }
 
-// tidyMemory makes room for garbage, and gives back what a rush took, starting
-// with the reading of the configuration, until ctx ends.
+// tidyMemory gives back what a rush took, starting with the reading of the
+// configuration, until ctx ends.
 func tidyMemory(ctx context.Context) error {
-	room := makeGCRoom()
-	defer runtime.KeepAlive(room)
 	look := time.NewTicker(tidyLook)
 	defer look.Stop()
 	allocated := []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}}
-	var before, tidied uint64
+	metrics.Read(allocated)
+	before, tidied := allocated[0].Value.Uint64(), uint64(0)
 	for {
 		select {
 		case <-ctx.Done():
@@ -62,6 +62,7 @@ func tidyMemory(ctx context.Context) error {
 		if now-before < tidyQuiet && now-tidied > tidyWorth {
 			runtime.GC() // each halves the stacks that are mostly unused
 			debug.FreeOSMemory()
+			releaseProgram()
 			tidied = now
 		}
 		before = now

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime"
 	"syscall"
 	"time"
 
@@ -65,6 +66,7 @@ func serve(ctx context.Context, options runOptions) error {
 
 	logger := zerolog.New(options.stderr).With().Timestamp().Logger()
 	followMemoryLimit()
+	defer runtime.KeepAlive(makeGCRoom())
 	d, err := newDaemon(options, logger)
 	if err != nil {
 		return err
