@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
-	"golang.org/x/net/ipv4"
 )
 
 // maxHandlers bounds the questions of clients that are being worked on. When
@@ -61,7 +60,7 @@ type bound struct {
 	Listener
 	udp     *net.UDPConn
 	tcp     *net.TCPListener
-	replies chan ipv4.Message // to be sent by udp
+	replies chan datagram // to be sent by udp
 	// Quick refusals on their way to be recorded and sent, and room for more.
 	refused, spare chan *refusing
 }
@@ -168,7 +167,7 @@ func bind(l Listener) (*bound, error) {
 
 func newBound(l Listener, udp *net.UDPConn, tcp *net.TCPListener) *bound {
 	b := &bound{
-		Listener: l, udp: udp, tcp: tcp, replies: make(chan ipv4.Message, udpBatch),
+		Listener: l, udp: udp, tcp: tcp, replies: make(chan datagram, udpBatch),
 		refused: make(chan *refusing, maxRefusing), spare: make(chan *refusing, maxRefusing),
 	}
 	for range maxRefusing {

@@ -37,6 +37,15 @@ func wantDestination(udp *net.UDPConn) error {
 	return nil
 }
 
+// A datagram is one packet of a socket.
+type datagram struct {
+	bytes    []byte // that are sent, or room for what is read
+	n        int    // bytes read
+	control  []byte // control messages, or room for them
+	controls int    // bytes of them read
+	peer     peer
+}
+
 // udpBatch is how many packets one system call reads or writes, at most.
 const udpBatch = 32
 
@@ -44,7 +53,10 @@ const udpBatch = 32
 // read ends nothing.
 func (s *Server) serveUDP(b *bound) error {
 	at := b.udp.LocalAddr().(*net.UDPAddr).AddrPort()
-	r := newReader(s, b)
+	r, err := newReader(s, b)
+	if err != nil {
+		return err
+	}
 	for {
 		n, err := r.read()
 		switch {
@@ -58,14 +70,15 @@ func (s *Server) serveUDP(b *bound) error {
 			continue
 		}
 		now := time.Now()
-		for i, m := range r.batch[:n] {
-			from, ok := m.Addr.(*net.UDPAddr)
-			if !ok {
+		for i := range r.batch[:n] {
+			g := &r.batch[i]
+			client := g.peer.addrPort()
+			if !client.IsValid() {
 				continue // there is nobody to answer
 			}
-			local, reply := destination(m.OOB[:m.NN], at)
-			p := packet{bound: b, buffer: r.buffers[i], n: m.N, client: from, reply: reply}
-			if p.from = s.originOf(&p, local); !r.quick(&p, now) {
+			local, reply := destination(g.control[:g.controls], at)
+			p := packet{bound: b, buffer: r.buffers[i], n: g.n, client: g.peer, reply: reply}
+			if p.from = s.originOf(b, client, local); !r.quick(&p, now) {
 				s.takePacket(p)
 				r.buffers[i] = nil
 			}
@@ -79,15 +92,14 @@ type packet struct {
 	bound  *bound
 	buffer *[]byte // of packetBuffers
 	n      int
-	client *net.UDPAddr // as the packet has it
+	client peer
 	from   origin
 	reply  []byte // control message
 }
 
 // originOf says where a packet came from, and to which address of ours.
-func (s *Server) originOf(p *packet, local netip.AddrPort) origin {
-	client := p.client.AddrPort()
-	from := origin{client: s.known(client), local: plain(local), pool: p.bound.Pool, iface: p.bound.Iface, udp: true, peer: plain(client)}
+func (s *Server) originOf(b *bound, client, local netip.AddrPort) origin {
+	from := origin{client: s.known(client), local: plain(local), pool: b.Pool, iface: b.Iface, udp: true, peer: plain(client)}
 	from.machine = s.cfg.Machine(from.iface, from.client.Addr())
 	return from
 }
@@ -149,7 +161,7 @@ func (s *Server) restPackets(ctx context.Context) {
 func (s *Server) answerPacket(p *packet) {
 	defer func() { <-s.slots }()
 	if answer := s.handle(s.ctx, (*p.buffer)[:p.n], p.from); answer != nil {
-		p.bound.replies <- ipv4.Message{Buffers: [][]byte{answer}, OOB: p.reply, Addr: p.client}
+		p.bound.replies <- datagram{bytes: answer, control: p.reply, peer: p.client}
 	}
 	packetBuffers.Put(p.buffer)
 }
@@ -158,8 +170,13 @@ func (s *Server) answerPacket(p *packet) {
 // come together by one system call. A reply that cannot be sent is lost: the
 // client asks again.
 func (b *bound) sendReplies() {
-	conn := ipv4.NewPacketConn(b.udp)
-	batch := make([]ipv4.Message, 0, udpBatch)
+	out, err := newDatagramIO(b.udp)
+	if err != nil {
+		for range b.replies { // nobody shall wait to hand one on
+		}
+		return
+	}
+	batch := make([]datagram, 0, udpBatch)
 	for first := range b.replies {
 		batch = append(batch[:0], first)
 		runtime.Gosched() // what is about to be answered goes with it
@@ -173,19 +190,8 @@ func (b *bound) sendReplies() {
 				more = false
 			}
 		}
-		sendBatch(conn, batch)
+		out.write(batch)
 		clear(batch)
-	}
-}
-
-// sendBatch writes packets, and passes those by that cannot be sent.
-func sendBatch(conn *ipv4.PacketConn, batch []ipv4.Message) {
-	for len(batch) > 0 {
-		n, err := conn.WriteBatch(batch, 0)
-		if n = max(n, 0); err != nil && n < len(batch) {
-			n++ // the one that failed
-		}
-		batch = batch[n:]
 	}
 }
 

@@ -1,19 +1,14 @@
 package dnsfilter
 
-import (
-	"net"
-	"time"
-
-	"golang.org/x/net/ipv4"
-)
+import "time"
 
 // A reader reads the packets of one socket, and answers those at once that
 // quick answers. It is used by one goroutine.
 type reader struct {
 	server  *Server
 	bound   *bound
-	conn    *ipv4.PacketConn // its batches are those of either family
-	batch   []ipv4.Message
+	io      *datagramIO
+	batch   []datagram
 	buffers []*[]byte // of packetBuffers; nil where another has it now
 	replies outbox
 	record  QueryRecord
@@ -21,15 +16,18 @@ type reader struct {
 	refusing *refusing
 }
 
-func newReader(s *Server, b *bound) *reader {
+func newReader(s *Server, b *bound) (*reader, error) {
+	io, err := newDatagramIO(b.udp)
+	if err != nil {
+		return nil, err
+	}
 	r := &reader{
-		server: s, bound: b, conn: ipv4.NewPacketConn(b.udp),
-		batch: make([]ipv4.Message, udpBatch), buffers: make([]*[]byte, udpBatch),
+		server: s, bound: b, io: io, batch: make([]datagram, udpBatch), buffers: make([]*[]byte, udpBatch),
 	}
 	for i := range r.batch {
-		r.batch[i].OOB = make([]byte, oobSize)
+		r.batch[i].control = make([]byte, oobSize)
 	}
-	return r
+	return r, nil
 }
 
 // read waits for packets, and gives how many came into batch.
@@ -37,7 +35,7 @@ func (r *reader) read() (int, error) {
 	for i := range r.batch {
 		if r.buffers[i] == nil {
 			r.buffers[i] = packetBuffers.Get().(*[]byte)
-			r.batch[i].Buffers = [][]byte{*r.buffers[i]}
+			r.batch[i].bytes = *r.buffers[i]
 		}
 	}
 	if r.refusing == nil {
@@ -46,7 +44,7 @@ func (r *reader) read() (int, error) {
 		default:
 		}
 	}
-	return r.conn.ReadBatch(r.batch, 0)
+	return r.io.read(r.batch)
 }
 
 // quick answers a packet with what is ready, and reports false if it cannot.
@@ -62,14 +60,14 @@ func (r *reader) quick(p *packet, now time.Time) bool {
 		if !r.server.observe(made, &r.record) {
 			reply = failure(reply, made)
 		}
-		r.replies.add(reply, p.client, p.reply)
+		r.replies.add(reply, &p.client, p.reply)
 	}
 	return true
 }
 
 // send sends the replies, and has the refusals sent.
 func (r *reader) send() {
-	r.replies.send(r.conn)
+	r.replies.send(r.io)
 	if r.refusing != nil && len(r.refusing.records) > 0 {
 		r.bound.refused <- r.refusing // has room for all there are
 		r.refusing = nil
@@ -79,13 +77,13 @@ func (r *reader) send() {
 // An outbox holds replies that go out together. Its buffers are used again and
 // again.
 type outbox struct {
-	messages []ipv4.Message
-	rooms    [udpBatch][]byte
+	packets [udpBatch]datagram
+	n       int
 }
 
 // room is an empty slice for the next reply.
 func (o *outbox) room() []byte {
-	room := &o.rooms[len(o.messages)]
+	room := &o.packets[o.n].bytes
 	if *room == nil {
 		*room = make([]byte, 0, maxUDPReply)
 	}
@@ -93,15 +91,14 @@ func (o *outbox) room() []byte {
 }
 
 // add takes a reply that was made in room, or elsewhere.
-func (o *outbox) add(reply []byte, to *net.UDPAddr, control []byte) {
-	n := len(o.messages)
-	o.rooms[n] = reply
-	o.messages = append(o.messages, ipv4.Message{Buffers: o.rooms[n : n+1], OOB: control, Addr: to})
+func (o *outbox) add(reply []byte, to *peer, control []byte) {
+	p := &o.packets[o.n]
+	p.bytes, p.control, p.peer = reply, control, *to
+	o.n++
 }
 
 // send sends all there are.
-func (o *outbox) send(conn *ipv4.PacketConn) {
-	sendBatch(conn, o.messages)
-	clear(o.messages)
-	o.messages = o.messages[:0]
+func (o *outbox) send(io *datagramIO) {
+	io.write(o.packets[:o.n])
+	o.n = 0
 }

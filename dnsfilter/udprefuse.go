@@ -1,10 +1,6 @@
 package dnsfilter
 
-import (
-	"time"
-
-	"golang.org/x/net/ipv4"
-)
+import "time"
 
 // maxRefusing is how many batches of quick refusals of one socket may wait for
 // their lines in the log. Where a write takes so long that this is not enough,
@@ -21,7 +17,7 @@ type refusing struct {
 
 // add takes a refusal with a copy of its record.
 func (f *refusing) add(reply []byte, p *packet, made *ready, record *QueryRecord) {
-	f.outbox.add(append(f.outbox.room(), reply...), p.client, p.reply)
+	f.outbox.add(append(f.outbox.room(), reply...), &p.client, p.reply)
 	f.records, f.made = append(f.records, *record), append(f.made, made)
 }
 
@@ -34,14 +30,17 @@ func (f *refusing) clear() {
 
 // sendRefusals records and sends what comes in refused until that is closed.
 func (s *Server) sendRefusals(b *bound) {
-	conn := ipv4.NewPacketConn(b.udp)
+	io, err := newDatagramIO(b.udp)
+	if err != nil {
+		return // the socket is closed
+	}
 	for f := range b.refused {
 		if !s.observeRefused(f) {
-			for i := range f.outbox.messages {
-				f.outbox.rooms[i] = failure(f.outbox.rooms[i], f.made[i])
+			for i, made := range f.made {
+				f.outbox.packets[i].bytes = failure(f.outbox.packets[i].bytes, made)
 			}
 		}
-		f.outbox.send(conn)
+		f.outbox.send(io)
 		f.clear()
 		b.spare <- f
 	}
