@@ -4,7 +4,10 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strings"
 	"testing"
+
+	"sallyport/proxy"
 )
 
 // BenchmarkTunnelSetup opens a tunnel to loopback, sends one byte each way and
@@ -63,4 +66,41 @@ func BenchmarkUpload(b *testing.B) {
 			_ = c.Close()
 		})
 	}
+}
+
+// BenchmarkPlainGet sends one GET after the other over a kept connection, with
+// an answer of 1 kB; the client and the origin do as little as they can. Last:
+// see docs/decisions/0015-what-a-plain-request-costs.md.
+func BenchmarkPlainGet(b *testing.B) {
+	answer := []byte("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 1000\r\n\r\n" + strings.Repeat("x", 1000))
+	tg := newTarget(b, func(c *net.TCPConn) {
+		for in := make([]byte, 4096); ; {
+			if _, err := c.Read(in); err != nil { // a GET comes in one piece
+				return
+			}
+			if _, err := c.Write(answer); err != nil {
+				return
+			}
+		}
+	})
+	host := "good.example:" + tg.port
+	w := newWorld(b, pool(rule(host)), func(cfg *proxy.Config) { cfg.Observe = func(proxy.ConnRecord) {} })
+	c := w.dial()
+	_ = c.SetDeadline(noDeadline)
+	request := []byte("GET http://" + host + "/simple/ HTTP/1.1\r\nHost: " + host + "\r\nUser-Agent: b\r\nAccept: */*\r\n\r\n")
+	b.ReportAllocs()
+	for b.Loop() {
+		_, _ = c.TCPConn.Write(request)
+		for length := -1; length != 0; {
+			line, err := c.in.ReadSlice('\n')
+			if err != nil {
+				b.Fatal(err)
+			}
+			length = len(line) - len("\r\n")
+		}
+		if _, err := c.in.Discard(1000); err != nil {
+			b.Fatal(err)
+		}
+	}
+	_ = c.Close()
 }
