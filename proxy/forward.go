@@ -36,12 +36,12 @@ type forwarder struct {
 	// closes upstream. It is the tunnel's.
 	relay func(ctx context.Context, client, upstream net.Conn, sent, received func(int)) error
 
-	mu       sync.Mutex // guards all below
-	up       *upstream  // of the last request, maybe nil; only serve sets it
-	waiting  bool       // for the first byte of a request
-	draining bool       // no further request
-	current  *exchange  // in flight, maybe nil
-	stale    bool       // the policy changed while current was in flight
+	mu       sync.Mutex    // guards all below
+	up       *upstreamConn // of the last request, maybe nil; only serve sets it
+	waiting  bool          // for the first byte of a request
+	draining bool          // no further request
+	current  *exchange     // in flight, maybe nil
+	stale    bool          // the policy changed while current was in flight
 }
 
 // serve carries requests until the connection is finished, beginning with
@@ -49,7 +49,7 @@ type forwarder struct {
 // gives the head of a CONNECT that follows on the explicit port, its bytes
 // unread; nil when the connection is finished.
 func (f *forwarder) serve(ctx context.Context, first *head) (connect *head) {
-	defer func() { f.up.close() }()
+	defer f.hold(nil)
 	h := first
 	if h == nil {
 		h = f.next()
@@ -89,8 +89,8 @@ func (f *forwarder) policyChanged() {
 		if err := current.pass.still(); err != nil {
 			current.cancel(err)
 		}
-	case up != nil:
-		up.dropIdle()
+	default:
+		_ = up.Close()
 	}
 }
 
@@ -200,34 +200,42 @@ func (f *forwarder) setCurrent(x *exchange) {
 			x.cancel(err)
 		}
 	case stale:
-		up.dropIdle()
+		_ = up.Close()
 	}
 }
 
-// connect finds the upstream connection for x: the pooled one if this very
+// hold replaces the upstream connection, and closes the one before.
+func (f *forwarder) hold(up *upstreamConn) {
+	f.mu.Lock()
+	before := f.up
+	f.up = up
+	f.mu.Unlock()
+	_ = before.Close()
+}
+
+// connect finds the upstream connection for x: the one that waits if this very
 // request may use it, else a new one. One that waited may be dead already, so
 // it is for requests only that can be sent again: idempotent, without a body.
 func (f *forwarder) connect(x *exchange) error {
-	if !f.up.fits(x) {
-		f.up.close()
-		fresh := newUpstream(x, f.limits)
-		f.mu.Lock()
-		f.up = fresh
-		f.mu.Unlock()
-	}
-	x.up = f.up
-	addr, ok := f.up.pooled()
-	if ok && x.repeatable() && x.pass.reusable(addr) {
-		x.addr = addr
+	if f.up.fits(x) && x.repeatable() && f.up.resume() && x.pass.reusable(f.up.addr) {
+		x.addr, x.reused = f.up.addr, true
 		return nil
 	}
-	f.up.dropIdle()
-	conn, err := x.pass.dial(x.ctx)
-	if err != nil {
+	f.hold(nil)
+	if err := x.dial(); err != nil {
 		return x.gone(err)
 	}
-	x.addr = f.up.offer(conn)
 	return nil
+}
+
+// interruptUpstream ends for good what the upstream connection waits for. It is
+// safe for concurrent use.
+func (f *forwarder) interruptUpstream() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.up != nil {
+		_ = f.up.SetDeadline(past)
+	}
 }
 
 // repeatable reports whether the request may be sent twice, RFC 9110 section

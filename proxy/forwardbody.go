@@ -16,7 +16,15 @@ import (
 
 var errBodyStopped = errors.New("the exchange is over")
 
-// A requestBody is the client's body, read by the transport and stopped by us:
+// continueFor is how long an upstream may take to say 100 Continue before the
+// body is sent all the same.
+const continueFor = time.Second
+
+// watchAfter is how old an exchange is when its client is watched: most are over
+// before.
+const watchAfter = 100 * time.Millisecond
+
+// A requestBody is the client's body, read for the upstream and stopped by us:
 // after stopReading nothing reads from the client any more, so that the next
 // head cannot be taken for a body.
 type requestBody struct {
@@ -28,14 +36,19 @@ type requestBody struct {
 
 	finished atomic.Bool // src is at its end
 
-	reading sync.Mutex // held while src is read
+	asked chan bool // what ask was told; nil where the client does not wait for it
 
-	mu      sync.Mutex // guards stopped and the read deadline
+	mu      sync.Mutex // guards all below, and the read deadline
 	stopped bool
+	watcher *time.Timer // begins the watch; nil before the whole request is read
 }
 
 func newRequestBody(x *exchange, req *http.Request) *requestBody {
-	return &requestBody{x: x, src: req.Body, trailer: req.Trailer, announced: slices.Collect(maps.Keys(req.Trailer))}
+	b := &requestBody{x: x, src: req.Body, trailer: req.Trailer, announced: slices.Collect(maps.Keys(req.Trailer))}
+	if x.head.expects {
+		b.asked = make(chan bool, 1)
+	}
+	return b
 }
 
 // ended reports whether the whole body was read.
@@ -43,13 +56,14 @@ func (b *requestBody) ended() bool { return b.finished.Load() }
 
 // Read reads from the client, after telling it to send if it waits for that.
 func (b *requestBody) Read(p []byte) (int, error) {
-	b.reading.Lock()
-	defer b.reading.Unlock()
 	if b.ended() {
 		return 0, io.EOF
 	}
 	if b.x.head.expects {
 		b.x.head.expects = false
+		if !b.wanted() {
+			return 0, errBodyStopped
+		}
 		b.x.res.sendContinue()
 	}
 	if !b.arm() {
@@ -103,61 +117,107 @@ func (b *requestBody) arm() bool {
 // Close does nothing: net/http's own would read the rest.
 func (b *requestBody) Close() error { return nil }
 
-// interrupt ends every read from the client, and lets no other begin. It does
-// not wait. The transport, which waits for its reads, needs it when the
-// upstream is gone.
-func (b *requestBody) interrupt() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if !b.stopped {
-		b.stopped = true
-		_ = b.x.f.conn.SetReadDeadline(past)
+// ask answers a body that waits to be asked for: to send it, or that there is
+// no more need. Only the first counts.
+func (b *requestBody) ask(wanted bool) {
+	select {
+	case b.asked <- wanted:
+	default:
 	}
 }
 
-// stopReading interrupts, and waits until no read is under way. What the client
-// has sent is left for the next reader; the deadline is cleared. It may be
-// called more than once, by the goroutine of the exchange.
+// wanted waits until the upstream asks for the body, for as long as a client
+// that waits to be asked may be kept waiting. It reports false if the upstream
+// answered instead, or the exchange is over.
+func (b *requestBody) wanted() bool {
+	enough := time.NewTimer(continueFor)
+	defer enough.Stop()
+	select {
+	case wanted := <-b.asked:
+		return wanted
+	case <-enough.C:
+		return true
+	case <-b.x.done:
+		return false
+	}
+}
+
+// extend keeps the client's side open while bytes go the other way.
+func (b *requestBody) extend() {
+	if !b.ended() {
+		b.arm()
+	}
+}
+
+// stopReading ends every read from the client, lets no other begin, and waits
+// until none is under way, nor any other goroutine of the exchange: the
+// upstream connection is closed, or not written to. What the client has sent is
+// left for the next reader; the deadline is cleared. It may be called more than
+// once, by the goroutine of the exchange.
 func (x *exchange) stopReading() {
 	if x.over {
 		return
 	}
 	x.over = true
-	b := x.body
-	b.interrupt()
 	close(x.done)
-	b.reading.Lock()   // until a read under way has ended
-	b.reading.Unlock() //nolint:staticcheck // nothing to do inside
-	x.watched.Wait()
-	_ = x.f.conn.SetReadDeadline(time.Time{})
+	b := x.body
+	b.mu.Lock()
+	b.stopped = true
+	unread := b.watcher != nil && b.watcher.Stop()
+	if !unread {
+		_ = x.f.conn.SetReadDeadline(past)
+	}
+	b.mu.Unlock()
+	if unread {
+		x.others.Done()
+	}
+	x.others.Wait()
+	if !unread {
+		_ = x.f.conn.SetReadDeadline(time.Time{})
+	}
 }
 
-// watch cancels the exchange when the client goes away. It begins once the
-// whole request is read, as only then nothing else reads from the client; what
-// the client sends meanwhile stays in the buffer.
+// watch cancels the exchange when the client goes away, if it lasts so long that
+// this matters. It begins once the whole request is read, as only then nothing
+// else reads from the client; what the client sends meanwhile stays in the
+// buffer.
 func (x *exchange) watch() {
+	b := x.body
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.stopped {
+		return
+	}
+	x.others.Add(1)
+	b.watcher = time.AfterFunc(watchAfter, func() {
+		defer x.others.Done()
+		x.awaitEnd()
+	})
+}
+
+// awaitEnd is the watch.
+func (x *exchange) awaitEnd() {
 	x.body.mu.Lock()
-	defer x.body.mu.Unlock()
 	if x.body.stopped {
+		x.body.mu.Unlock()
 		return
 	}
 	_ = x.f.conn.SetReadDeadline(time.Time{})
-	x.watched.Go(func() {
-		_, err := x.f.in.Peek(1)
-		switch {
-		case err == nil, errors.Is(err, os.ErrDeadlineExceeded):
+	x.body.mu.Unlock()
+	_, err := x.f.in.Peek(1)
+	switch {
+	case err == nil, errors.Is(err, os.ErrDeadlineExceeded):
+		return
+	case err == io.EOF:
+		grace := time.NewTimer(halfCloseGrace)
+		defer grace.Stop()
+		select {
+		case <-x.done:
 			return
-		case err == io.EOF:
-			grace := time.NewTimer(halfCloseGrace)
-			defer grace.Stop()
-			select {
-			case <-x.done:
-				return
-			case <-grace.C:
-			}
+		case <-grace.C:
 		}
-		x.cancel(errClientGone)
-	})
+	}
+	x.cancel(errClientGone)
 }
 
 // isDraining reports whether no further request may come.

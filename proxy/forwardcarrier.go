@@ -1,6 +1,9 @@
 package proxy
 
 import (
+	"context"
+	"errors"
+	"net"
 	"net/http"
 
 	"github.com/elazarl/goproxy"
@@ -15,9 +18,9 @@ func newCarrier() http.Handler {
 		Logger:             silentLogger{},
 		NonproxyHandler:    http.HandlerFunc(refuseNonproxy),
 		KeepAcceptEncoding: true,
-		// Never used: an exchange brings its own. It must not be nil, and must
-		// not reach anything.
-		Tr: newTransport(refuseDial, forwardLimits{headerBytes: firstBuffer}),
+		// Never used: an exchange is its own. It must not be nil, and must not
+		// reach anything.
+		Tr: &http.Transport{DialContext: refuseDial, DialTLSContext: refuseDial, DisableCompression: true},
 	}
 	carrier.OnRequest().DoFunc(func(req *http.Request, ctx *goproxy.ProxyCtx) (*http.Request, *http.Response) {
 		if x, ok := req.Context().Value(exchangeKey{}).(*exchange); ok {
@@ -42,6 +45,11 @@ func (c httpOnly) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	}
 	c.next.ServeHTTP(w, req)
 }
+
+var errNoDial = errors.New("a connection that nobody judged")
+
+// refuseDial is the dialer of what must never dial.
+func refuseDial(context.Context, string, string) (net.Conn, error) { return nil, errNoDial }
 
 func refuseNonproxy(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadRequest) }
 

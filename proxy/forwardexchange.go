@@ -41,16 +41,21 @@ type exchange struct {
 	body    *requestBody
 	res     *response
 	upgrade string // the protocols the client asks for, "" for none
-	up      *upstream
 	addr    netip.Addr
-	watched sync.WaitGroup // the watch for the client's end
-	over    bool           // reading from the client was stopped
+	over    bool // reading from the client was stopped
 	done    chan struct{}
+	// others are the goroutines beside the serving one: what sends a body, and
+	// the watch for the client's end.
+	others   sync.WaitGroup
+	uploaded chan bool // whether the body went out whole; nil without one
 
 	sent, received atomic.Int64
 
+	reused   bool           // the upstream connection has waited
+	heard    bool           // the upstream has said something
+	whole    bool           // its answer was read to the end
+	last     bool           // that answer is the last of its connection
 	switched *http.Response // a 101, which goproxy does not see
-	raw      *upstreamConn  // the connection that carries the request
 	bill     *bill          // of what goes upstream
 	err      error          // why there is no response
 	cut      error          // why the response's body is not whole
@@ -68,7 +73,7 @@ func (f *forwarder) newExchange(ctx context.Context, h *head, target allowlists.
 		x.upgrade = upgradeWanted(req.Header)
 	}
 	x.body = newRequestBody(x, req)
-	x.res = &response{ctx: x.ctx, extend: func() { x.body.arm() }, conn: f.conn, idle: f.limits.idleTimeout, head: h, received: &x.received, length: -1}
+	x.res = &response{ctx: x.ctx, extend: x.body.extend, conn: f.conn, idle: f.limits.idleTimeout, head: h, received: &x.received, length: -1}
 	x.res.keep = func() bool { return !req.Close && x.body.ended() && !f.isDraining() }
 	if x.req, err = x.outgoing(req); err != nil {
 		x.cancel(err)
@@ -116,11 +121,12 @@ func (x *exchange) outgoing(req *http.Request) (*http.Request, error) {
 func (x *exchange) run() (keep bool) {
 	x.bill = &bill{ctx: x.ctx, meter: x.pass.openMeter(), end: x.cancel}
 	x.pass.opened(x.addr)
+	defer x.res.release()
 	defer func() {
 		if p := recover(); p != nil {
 			keep = false
+			x.f.hold(nil)
 			x.stopReading()
-			x.up.close()
 			err := &allowlists.DeniedError{Err: fmt.Errorf("%w: %v", errPanic, p)}
 			x.close(err)
 			x.giveUp(err)
@@ -138,12 +144,14 @@ func (x *exchange) run() (keep bool) {
 		return false
 	case x.err != nil:
 		err := x.gone(x.err)
+		x.f.hold(nil)
 		x.stopReading()
 		x.close(err)
 		x.giveUp(err)
 		return false
 	}
 	keep = x.res.finish(x.cut)
+	x.settle()
 	x.stopReading()
 	switch cause := context.Cause(x.ctx); {
 	case x.res.err == nil && !errors.Is(cause, errUploadLimit): // whole, whatever came too late to end it
@@ -201,13 +209,14 @@ func (x *exchange) linger() {
 	_, _ = io.CopyN(io.Discard, x.f.in, lingerBytes)
 }
 
-// carry lets goproxy do its part. What cancels the exchange also ends a write
-// that waits for the client.
+// carry lets goproxy do its part. What cancels the exchange also ends what
+// waits for the client to read or for the upstream.
 func (x *exchange) carry() {
 	woken := make(chan struct{})
 	stop := context.AfterFunc(x.ctx, func() {
 		defer close(woken)
 		_ = x.f.conn.SetWriteDeadline(past)
+		x.f.interruptUpstream()
 	})
 	defer func() {
 		if !stop() {

@@ -95,3 +95,23 @@ func TestForwardReloadEndsAWriteThatWaits(t *testing.T) {
 		t.Errorf("the close record is %+v", end)
 	}
 }
+
+// TestForwardReloadLeavesNoConnectionBehind: the connection of a request that
+// may go on under a new policy does not wait for another.
+func TestForwardReloadLeavesNoConnectionBehind(t *testing.T) {
+	started, finish := make(chan struct{}), make(chan struct{})
+	b := newBench(t, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		close(started)
+		<-finish
+	}), "a.example:80")
+	c := b.dialClient()
+	c.send(getA)
+	within(t, "the request", started)
+	b.allow("a.example:80")
+	b.each((*forwarder).policyChanged)
+	close(finish)
+	if resp, _ := c.response("GET"); resp.StatusCode != 200 {
+		t.Errorf("the request in flight: %d", resp.StatusCode)
+	}
+	within(t, "the end of its connection", b.ended)
+}

@@ -3,9 +3,7 @@ package proxy
 import (
 	"context"
 	"errors"
-	"io"
 	"net/http"
-	"net/http/httptrace"
 	"os"
 	"strconv"
 
@@ -35,15 +33,11 @@ func (x *exchange) gone(err error) error {
 // RoundTrip is how goproxy sends the request.
 func (x *exchange) RoundTrip(req *http.Request, _ *goproxy.ProxyCtx) (*http.Response, error) {
 	x.cleanRequest(req)
-	trace := &httptrace.ClientTrace{GotConn: x.gotConn}
-	resp, err := x.up.transport.RoundTrip(req.WithContext(httptrace.WithClientTrace(req.Context(), trace)))
+	resp, err := x.send(req)
 	if err == nil && resp.StatusCode == http.StatusSwitchingProtocols {
-		if x.raw != nil && x.upgrade != "" && names([]string{x.upgrade}, resp.Header.Get("Upgrade")) {
-			x.switched = resp
-			err = errSwitched
-		} else {
-			_ = resp.Body.Close()
-			err = errUnasked
+		err = errUnasked
+		if x.upgrade != "" && names([]string{x.upgrade}, resp.Header.Get("Upgrade")) {
+			x.switched, err = resp, errSwitched
 		}
 	}
 	if err != nil {
@@ -59,20 +53,10 @@ func (x *exchange) RoundTrip(req *http.Request, _ *goproxy.ProxyCtx) (*http.Resp
 		}
 	}
 	stripHopByHop(resp.Header)
-	resp.Body = &responseBody{ReadCloser: resp.Body, x: x}
+	body := newResponseBody(x, resp)
+	x.last, x.res.more = resp.Close, body.more
+	resp.Body = body
 	return resp, nil
-}
-
-// gotConn learns which connection carries the request. A body that is still
-// being read when that connection ends is read no further.
-func (x *exchange) gotConn(info httptrace.GotConnInfo) {
-	x.raw, _ = info.Conn.(*upstreamConn)
-	if x.raw != nil {
-		x.raw.bill.Store(x.bill)
-	}
-	if x.raw != nil && !x.body.ended() {
-		x.raw.setOnClose(x.body.interrupt)
-	}
 }
 
 // cleanRequest puts an upgrade back, and keeps net/http from adding anything of
@@ -89,18 +73,4 @@ func (x *exchange) cleanRequest(req *http.Request) {
 		req.Header.Set("Upgrade", x.upgrade)
 	}
 	req.Close = false // the upstream connection is not the client's
-}
-
-// responseBody remembers what cut a response short.
-type responseBody struct {
-	io.ReadCloser
-	x *exchange
-}
-
-func (b *responseBody) Read(p []byte) (int, error) {
-	n, err := b.ReadCloser.Read(p)
-	if err != nil && err != io.EOF {
-		b.x.cut = err
-	}
-	return n, err
 }

@@ -1,9 +1,9 @@
 package proxy
 
 import (
-	"context"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"net/netip"
 	"testing"
@@ -108,9 +108,16 @@ func TestUpstreamIsNotSharedAcrossRules(t *testing.T) {
 	pass := &benchPassage{g: &benchGate{b: b}, policy: b.policy.Load(), target: target}
 	pass.d = pass.policy.Pool("build").DecideConn(target.Host, 80, time.Now())
 	x := &exchange{target: target, pass: pass}
-	u := newUpstream(x, b.limits)
+	near, far := net.Pipe()
+	defer far.Close()
+	defer near.Close()
+	u := newUpstreamConn(x, near, time.Minute)
 	if !u.fits(x) {
 		t.Error("an upstream does not fit the request it was made for")
+	}
+	elsewhere, _ := allowlists.ParseTarget("b.example:80", 0)
+	if u.fits(&exchange{target: elsewhere, pass: pass}) {
+		t.Error("an upstream fits a request to another destination")
 	}
 	other := *pass
 	other.d.Rule = &allowlists.Rule{}
@@ -123,14 +130,8 @@ func TestUpstreamIsNotSharedAcrossRules(t *testing.T) {
 	if u.fits(&exchange{target: target, pass: &other}) {
 		t.Error("an upstream fits a request under another policy")
 	}
-	if _, err := u.dial(t.Context(), "tcp", "a.example:80"); !errors.Is(err, errNoDial) {
-		t.Errorf("a dial without a request gives %v", err)
-	}
-	for addr, x := range map[string]*exchange{"a.example:80": {up: newUpstream(x, b.limits)}, "b.example:80": {up: u}} {
-		x.pass = pass
-		if _, err := u.dial(context.WithValue(t.Context(), exchangeKey{}, x), "tcp", addr); !errors.Is(err, errNoDial) {
-			t.Errorf("a dial to %s, with another upstream's request or to another destination, gives %v", addr, err)
-		}
+	if _, err := u.Write([]byte("x")); !errors.Is(err, errNoBill) {
+		t.Errorf("bytes that no request is billed for: %v", err)
 	}
 	if pass.reusable(netip.MustParseAddr("169.254.169.254")) {
 		t.Error("a connection to a metadata address may be used again")

@@ -13,7 +13,6 @@ import (
 func (x *exchange) relay() error {
 	x.stopReading()
 	x.res.began = true
-	defer x.switched.Body.Close()
 	protocol := x.switched.Header.Get("Upgrade")
 	fields := x.switched.Header
 	stripHopByHop(fields)
@@ -29,7 +28,7 @@ func (x *exchange) relay() error {
 	}
 	_ = x.f.conn.SetDeadline(time.Time{})
 	client := &switchedConn{Conn: x.f.conn, in: x.f.in}
-	up := &switchedConn{Conn: x.raw, in: x.switched.Body.(io.Reader)}
+	up := &switchedConn{Conn: x.f.up, in: x.f.up.in}
 	return x.f.relay(x.ctx, client, up,
 		func(n int) { x.sent.Add(int64(n)) }, func(n int) { x.received.Add(int64(n)) })
 }

@@ -126,14 +126,14 @@ func TestADeadlineThatIsOverStays(t *testing.T) {
 	for what, begin := range map[string]func(c *upstreamConn) error{
 		"a read": func(c *upstreamConn) error { _, err := c.Read(make([]byte, 1)); return err },
 		"a read behind a write": func(c *upstreamConn) error {
-			c.bill.Store(&bill{ctx: context.Background()})
+			c.bill = &bill{ctx: context.Background()}
 			_, _ = c.Write([]byte("x"))
 			_, err := c.Read(make([]byte, 1))
 			return err
 		},
 	} {
 		near, far := net.Pipe()
-		c := &upstreamConn{Conn: near, idle: time.Minute}
+		c := &upstreamConn{Conn: near, idle: time.Minute, mayRead: -1}
 		_ = c.SetDeadline(past)
 		ended := make(chan error, 1)
 		go func() { ended <- begin(c) }()

@@ -1,13 +1,12 @@
 package proxy
 
 import (
-	"context"
+	"bufio"
 	"errors"
 	"net"
-	"net/http"
 	"net/netip"
-	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"sallyport/allowlists"
@@ -17,180 +16,97 @@ import (
 // request to the same destination.
 const pooledFor = 30 * time.Second
 
-// continueFor is how long an upstream may take to say 100 Continue before the
-// body is sent all the same.
-const continueFor = time.Second
+// upstreamBuffer is the size of each buffer of an upstream connection, in bytes.
+const upstreamBuffer = 4096
 
-// An upstream holds at most one idle connection to one destination, for one
-// client connection, one policy generation and one rule: what was judged for
-// one request is not used for another that was judged differently. A nil
-// upstream fits nothing and holds nothing.
-type upstream struct {
+var (
+	errNoBill     = errors.New("bytes that nobody counts")
+	errAnswerHead = errors.New("the head of the answer is larger than limits.header_bytes")
+)
+
+// An upstreamConn is a connection to one destination, for one client
+// connection, one policy generation and one rule: what was judged for one
+// request is not used for another that was judged differently. It carries one
+// request at a time, and ends when no byte went either way for the idle time.
+// Its deadlines and Close are safe for concurrent use.
+type upstreamConn struct {
+	net.Conn
 	target     allowlists.Target
 	generation uint64
 	rule       *allowlists.Rule
+	addr       netip.Addr // unmapped
 	idle       time.Duration
-	transport  *http.Transport
+	expiry     *time.Timer // closes it while it waits; nil before it has waited
+	raw        syscall.RawConn
 
-	mu    sync.Mutex
-	ready net.Conn // dialled for the coming request, not yet the transport's
-	last  *upstreamConn
-	over  bool
-}
+	in  *bufio.Reader // of one goroutine, that of the exchange
+	out *bufio.Writer // of that which sends the request
+	// mayRead bounds what is read until the answer's head is whole; negative:
+	// nothing does.
+	mayRead int
+	bill    *bill // of the exchange under way; nil before the first
 
-func newUpstream(x *exchange, limits forwardLimits) *upstream {
-	u := &upstream{
-		target: x.target, generation: x.pass.generation(), rule: x.pass.decision().Rule,
-		idle: limits.idleTimeout,
-	}
-	u.transport = newTransport(u.dial, limits)
-	return u
-}
-
-// newTransport makes a transport that knows HTTP/1 over the connections that
-// dial gives it, and nothing of the environment.
-func newTransport(dial func(context.Context, string, string) (net.Conn, error), limits forwardLimits) *http.Transport {
-	protocols := new(http.Protocols)
-	protocols.SetHTTP1(true)
-	return &http.Transport{
-		Proxy:                  nil, // the zero value; proxy variables mean nothing here
-		DialContext:            dial,
-		DialTLSContext:         refuseDial, // only http comes here
-		Protocols:              protocols,
-		DisableCompression:     true, // bodies go through as they are
-		MaxIdleConns:           1,
-		MaxIdleConnsPerHost:    1,
-		IdleConnTimeout:        min(pooledFor, limits.idleTimeout),
-		ExpectContinueTimeout:  continueFor,
-		MaxResponseHeaderBytes: int64(limits.headerBytes),
-	}
-}
-
-var errNoDial = errors.New("a connection that nobody judged")
-
-// refuseDial is the dialer of what must never dial.
-func refuseDial(context.Context, string, string) (net.Conn, error) { return nil, errNoDial }
-
-// fits reports whether a pooled connection could carry x.
-func (u *upstream) fits(x *exchange) bool {
-	return u != nil && u.target == x.target && u.generation == x.pass.generation() && u.rule == x.pass.decision().Rule
-}
-
-// pooled gives the remote address of the connection that waits, if one does.
-func (u *upstream) pooled() (netip.Addr, bool) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	if u.last == nil || u.last.closed.Load() {
-		return netip.Addr{}, false
-	}
-	return u.last.addr, true
-}
-
-// dropIdle closes the connection that waits.
-func (u *upstream) dropIdle() {
-	u.transport.CloseIdleConnections()
-	u.mu.Lock()
-	last := u.last
-	u.last = nil
-	u.mu.Unlock()
-	if last != nil {
-		_ = last.Close()
-	}
-}
-
-// offer holds a dialled connection ready for the transport, which asks for one
-// as it has none idle, and gives its remote address.
-func (u *upstream) offer(conn net.Conn) netip.Addr {
-	wrapped := u.wrap(conn)
-	u.mu.Lock()
-	unused := u.ready
-	u.ready = wrapped
-	u.mu.Unlock()
-	if unused != nil {
-		_ = unused.Close()
-	}
-	return wrapped.addr
-}
-
-// dial is the transport's DialContext: the connection offered, or, if the
-// pooled one died under the request, another to an address judged for it.
-func (u *upstream) dial(ctx context.Context, _, addr string) (net.Conn, error) {
-	x, _ := ctx.Value(exchangeKey{}).(*exchange)
-	if x == nil || x.up != u || addr != u.target.String() {
-		return nil, errNoDial
-	}
-	u.mu.Lock()
-	conn := u.ready
-	u.ready = nil
-	u.mu.Unlock()
-	if conn != nil {
-		return conn, nil
-	}
-	fresh, err := x.pass.dial(ctx)
-	if err != nil {
-		return nil, err
-	}
-	wrapped := u.wrap(fresh)
-	u.mu.Lock()
-	over := u.over
-	u.mu.Unlock()
-	if over {
-		_ = wrapped.Close()
-		return nil, net.ErrClosed
-	}
-	return wrapped, nil
-}
-
-func (u *upstream) wrap(conn net.Conn) *upstreamConn {
-	wrapped := &upstreamConn{Conn: conn, idle: u.idle}
-	if ap, err := netip.ParseAddrPort(conn.RemoteAddr().String()); err == nil {
-		wrapped.addr = ap.Addr().Unmap()
-	}
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	u.last = wrapped
-	return wrapped
-}
-
-// close closes every connection and lets the transport go.
-func (u *upstream) close() {
-	if u == nil {
-		return
-	}
-	u.mu.Lock()
-	u.over = true
-	ready, last := u.ready, u.last
-	u.ready = nil
-	u.mu.Unlock()
-	if ready != nil {
-		_ = ready.Close()
-	}
-	u.transport.CloseIdleConnections()
-	if last != nil {
-		_ = last.Close()
-	}
-}
-
-// An upstreamConn ends when no byte went either way for the idle time, and
-// knows whether it is closed.
-type upstreamConn struct {
-	net.Conn
-	addr   netip.Addr // unmapped
-	idle   time.Duration
 	closed atomic.Bool
 	ended  atomic.Bool // by a deadline that is over
-	// onClose is called with each Close, by whoever closes; nil: nothing is.
-	onClose atomic.Pointer[func()]
-	// bill is that of the exchange under way; nil before the first.
-	bill atomic.Pointer[bill]
 }
 
-// setOnClose has f called when the connection is closed, at once if it is.
-func (c *upstreamConn) setOnClose(f func()) {
-	c.onClose.Store(&f)
-	if c.closed.Load() {
-		f()
+// newUpstreamConn takes over conn, dialled for x.
+func newUpstreamConn(x *exchange, conn net.Conn, idle time.Duration) *upstreamConn {
+	c := &upstreamConn{
+		Conn: conn, target: x.target, generation: x.pass.generation(), rule: x.pass.decision().Rule,
+		idle: idle, mayRead: -1,
 	}
+	switch addr := conn.RemoteAddr().(type) {
+	case *net.TCPAddr:
+		c.addr = addr.AddrPort().Addr().Unmap()
+	}
+	if tcp, ok := conn.(syscall.Conn); ok {
+		c.raw, _ = tcp.SyscallConn()
+	}
+	c.in, c.out = bufio.NewReaderSize(c, upstreamBuffer), bufio.NewWriterSize(c, upstreamBuffer)
+	return c
+}
+
+// fits reports whether the connection may carry x, but for its address. Nil
+// fits nothing.
+func (c *upstreamConn) fits(x *exchange) bool {
+	return c != nil && c.target == x.target && c.generation == x.pass.generation() && c.rule == x.pass.decision().Rule
+}
+
+// wait has the connection wait for another request, not for long.
+func (c *upstreamConn) wait() {
+	_ = c.Conn.SetDeadline(time.Time{})
+	rest := min(pooledFor, c.idle)
+	if c.expiry == nil {
+		c.expiry = time.AfterFunc(rest, func() { _ = c.Close() })
+		return
+	}
+	c.expiry.Reset(rest)
+}
+
+// resume ends the wait. It reports whether the connection can carry a request:
+// one whose peer has closed it, or said something that nobody asked for, cannot.
+func (c *upstreamConn) resume() bool {
+	if c.expiry == nil || !c.expiry.Stop() || c.closed.Load() || c.ended.Load() {
+		return false
+	}
+	return c.in.Buffered() == 0 && isSilent(c.raw)
+}
+
+// isSilent reports whether a connection is open and has nothing to read. It
+// does not wait. One that cannot be asked, as no socket is beneath it, passes.
+func isSilent(raw syscall.RawConn) bool {
+	if raw == nil {
+		return true
+	}
+	silent := false
+	err := raw.Read(func(fd uintptr) bool {
+		var one [1]byte
+		_, _, err := syscall.Recvfrom(int(fd), one[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+		silent = err == syscall.EAGAIN
+		return true // do not wait for what is to be read
+	})
+	return err == nil && silent
 }
 
 // SetDeadline with a time that is over ends reads and writes for good: the idle
@@ -210,20 +126,30 @@ func (c *upstreamConn) keepAlive(set func(time.Time) error) {
 	}
 }
 
+// Read reads no more than mayRead.
 func (c *upstreamConn) Read(p []byte) (int, error) {
+	if c.mayRead == 0 {
+		return 0, errAnswerHead
+	}
+	if c.mayRead > 0 {
+		p = p[:min(len(p), c.mayRead)]
+	}
 	c.keepAlive(c.Conn.SetReadDeadline)
-	return c.Conn.Read(p)
+	n, err := c.Conn.Read(p)
+	if c.mayRead > 0 {
+		c.mayRead -= n
+	}
+	return n, err
 }
 
 // Write keeps a read that waits alive, too. Heads, framing and bodies all go on
 // the bill.
 func (c *upstreamConn) Write(p []byte) (int, error) {
 	c.keepAlive(c.Conn.SetDeadline)
-	b := c.bill.Load()
-	if b == nil {
-		return 0, errNoDial
+	if c.bill == nil {
+		return 0, errNoBill
 	}
-	return b.write(c.Conn, p)
+	return c.bill.write(c.Conn, p)
 }
 
 // CloseWrite closes the sending side, if the connection knows how to.
@@ -234,11 +160,11 @@ func (c *upstreamConn) CloseWrite() error {
 	return nil
 }
 
-// Close may be called more than once.
+// Close may be called more than once, and of nil.
 func (c *upstreamConn) Close() error {
-	c.closed.Store(true)
-	if f := c.onClose.Load(); f != nil {
-		(*f)()
+	if c == nil {
+		return nil
 	}
+	c.closed.Store(true)
 	return c.Conn.Close()
 }

@@ -20,7 +20,8 @@ var (
 
 // A response writes one HTTP response to a client, with framing of our own:
 // it is what goproxy takes for an http.ResponseWriter. What is written is sent
-// at once. It is for one goroutine, but for sendContinue.
+// at once, but where more is there to go with it. It is for one goroutine, but
+// for sendContinue.
 type response struct {
 	ctx context.Context // nothing is written once it is over
 	// extend is called with each write: a byte either way keeps both ways.
@@ -32,7 +33,9 @@ type response struct {
 	// length is the body's length if it is known, else -1; it may be set until
 	// WriteHeader.
 	length int64
-	// received counts body bytes written to the client, for the record.
+	// more reports whether more can be written without waiting for it; nil: never.
+	more func() bool
+	// received counts body bytes sent to the client, for the record.
 	received *atomic.Int64
 	// keep is whether the connection may carry another request. It is asked for
 	// once, when the head is written, and cleared by any trouble.
@@ -48,11 +51,15 @@ type response struct {
 	chunked bool
 	stays   bool // the connection stays open
 	left    int64
+	unsent  int64 // body bytes in out
 	err     error
 }
 
 // responseBuffer is the size of the write buffer of one response, in bytes.
 const responseBuffer = 4096
+
+// responseBuffers are lent to one response after the other.
+var responseBuffers = sync.Pool{New: func() any { return bufio.NewWriterSize(nil, responseBuffer) }}
 
 // Header gives the fields that WriteHeader sends, and after it the trailers.
 func (r *response) Header() http.Header {
@@ -70,10 +77,8 @@ func (r *response) sendContinue() {
 	if r.began || r.mute {
 		return
 	}
-	_ = r.conn.SetWriteDeadline(time.Now().Add(r.idle))
-	r.out = bufio.NewWriterSize(r.conn, responseBuffer)
-	_, _ = r.out.WriteString("HTTP/1.1 100 Continue\r\n\r\n")
-	r.note(r.out.Flush())
+	_, err := responseConn{r}.Write([]byte("HTTP/1.1 100 Continue\r\n\r\n"))
+	r.note(err)
 }
 
 // silence makes every method do nothing, unless the response has begun.
@@ -92,9 +97,8 @@ func (r *response) WriteHeader(status int) {
 		return
 	}
 	r.began = true
-	if r.out == nil {
-		r.out = bufio.NewWriterSize(r.conn, responseBuffer)
-	}
+	r.out = responseBuffers.Get().(*bufio.Writer)
+	r.out.Reset(responseConn{r})
 	fields := r.Header()
 	trailers := fields["Trailer"]
 	stripHopByHop(fields)
@@ -149,6 +153,7 @@ func (r *response) Write(p []byte) (int, error) {
 		return 0, r.err
 	}
 	r.left -= int64(len(p))
+	r.unsent += int64(len(p))
 	r.send(func() error {
 		if r.chunked {
 			_, _ = r.out.WriteString(strconv.FormatInt(int64(len(p)), 16) + "\r\n")
@@ -162,17 +167,20 @@ func (r *response) Write(p []byte) (int, error) {
 	if r.err != nil {
 		return 0, r.err
 	}
-	r.received.Add(int64(len(p)))
 	return len(p), nil
 }
 
-// Flush is there for goproxy; everything is sent when it is written.
+// Flush is there for goproxy; nothing is kept that waits for what is to come.
 func (r *response) Flush() {}
 
 // finish ends the body, with the trailers set since WriteHeader, and reports
 // whether the connection may carry another request. bodyErr is what cut the
 // body short, if anything did: the client then must see that it is not whole.
 func (r *response) finish(bodyErr error) bool {
+	r.more = nil
+	if r.out != nil && (bodyErr != nil || !r.chunked) {
+		r.send(func() error { return nil }) // what was held back
+	}
 	r.note(bodyErr)
 	switch {
 	case !r.began:
@@ -196,22 +204,44 @@ func (r *response) finish(bodyErr error) bool {
 	return r.err == nil && r.stays
 }
 
-// send runs write and flushes what it wrote, within the idle time.
+// send runs write and sends what it wrote, unless more comes at once.
 func (r *response) send(write func() error) {
 	if r.err != nil {
 		return
 	}
-	_ = r.conn.SetWriteDeadline(time.Now().Add(r.idle))
-	r.extend()
-	// Looked at after the deadline is set, as its end sets one, too.
-	err := r.ctx.Err()
-	if err == nil {
-		err = write()
-	}
-	if err == nil {
+	err := write()
+	if err == nil && (r.more == nil || !r.more()) {
 		err = r.out.Flush()
 	}
+	if err == nil && r.out.Buffered() == 0 {
+		r.received.Add(r.unsent)
+		r.unsent = 0
+	}
 	r.note(err)
+}
+
+// release gives the buffer back. Nothing is written after it.
+func (r *response) release() {
+	if r.out == nil {
+		return
+	}
+	r.out.Reset(nil)
+	responseBuffers.Put(r.out)
+	r.out = nil
+}
+
+// A responseConn writes to the client, each time within the idle time.
+type responseConn struct{ r *response }
+
+// Write writes nothing once the exchange is over.
+func (c responseConn) Write(p []byte) (int, error) {
+	_ = c.r.conn.SetWriteDeadline(time.Now().Add(c.r.idle))
+	c.r.extend()
+	// Looked at after the deadline is set, as its end sets one, too.
+	if err := c.r.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return c.r.conn.Write(p)
 }
 
 // note remembers the first error.
