@@ -19,3 +19,24 @@ var PresetRules = sync.OnceValue(func() []Rule {
 	}
 	return rules
 })
+
+// A PresetList is a built-in preset that can be used as it is: it has no
+// parameter, and takes nothing from the environment.
+type PresetList struct {
+	Name  string
+	Allow []Rule
+}
+
+// PresetLists gives those presets, sorted by name. They are read once and
+// shared: nobody may change them. Safe for concurrent use.
+var PresetLists = sync.OnceValue(func() []PresetList {
+	var lists []PresetList
+	for _, name := range presets.Names() {
+		l := newLoader(func(string) (string, bool) { return "", false }, time.Now())
+		allow, _, ok := l.presetRules(presetUse{name: name})
+		if ok && len(allow) > 0 && !l.report.Failed() && len(l.report.Warnings()) == 0 {
+			lists = append(lists, PresetList{name, allow})
+		}
+	}
+	return lists
+})
