@@ -23,9 +23,10 @@ var rooms = map[string][]string{
 	"sallyport/alerting/foreignlog": {},
 	"sallyport/alerting/hindsight":  {"sallyport/alerting", "sallyport/alerting/foreignlog", "sallyport/dnsfilter", "sallyport/allowlists"},
 	"sallyport/alerting/replay":     {"sallyport/alerting", "sallyport/alerting/foreignlog", "sallyport/dnsfilter", "sallyport/allowlists"},
+	"sallyport/alerting/suggest":    {"sallyport/alerting", "sallyport/alerting/foreignlog", "sallyport/alerting/replay", "sallyport/allowlists"},
 	"sallyport/dnsfilter/dnstest":   {},
 	"sallyport/cmd/sallyport": {
-		"sallyport/alerting", "sallyport/alerting/foreignlog", "sallyport/alerting/hindsight", "sallyport/alerting/replay",
+		"sallyport/alerting", "sallyport/alerting/foreignlog", "sallyport/alerting/hindsight", "sallyport/alerting/replay", "sallyport/alerting/suggest",
 		"sallyport/proxy", "sallyport/proxy/firewall", "sallyport/dnsfilter", "sallyport/allowlists",
 		"sallyport/allowlists/diag", "sallyport/allowlists/presets",
 	},

@@ -1,0 +1,308 @@
+package suggest
+
+import (
+	"hash/maphash"
+	"net/netip"
+	"slices"
+	"time"
+
+	"sallyport/alerting"
+	"sallyport/alerting/replay"
+	"sallyport/allowlists"
+)
+
+// The bounds of what is remembered.
+const (
+	maxHosts   = 20000  // refused hosts of all pools
+	maxJobs    = 256    // jobs counted of one host
+	maxAllJobs = 400000 // and of all
+	maxLeft    = 2000   // destinations left out, of one pool
+	maxKept    = 8      // ids, clients and addresses of one host; ports, too
+	maxChains  = 50000  // names that answers led through
+	maxTold    = 50000  // names and ids in alerts
+)
+
+// A gather takes events and remembers what enforce would refuse.
+type gather struct {
+	config Config
+	policy *allowlists.Policy
+	judge  *replay.Judge
+	pools  map[string]*poolLog
+	seed   maphash.Seed
+	hosts  int
+	jobs   int
+	chains int
+	told   int
+	unseen int
+}
+
+func newGather(policy *allowlists.Policy, config Config) *gather {
+	return &gather{config: config, policy: policy, judge: replay.NewJudge(policy, config.Search), pools: make(map[string]*poolLog), seed: maphash.MakeSeed()}
+}
+
+// A poolLog is what one pool was refused, or would have been.
+type poolLog struct {
+	hosts    map[allowlists.Host]*wanted
+	chains   map[allowlists.Host]allowlists.Host // names that an answer led through, to the name asked
+	marks    marks
+	left     map[leftKey]LeftOut
+	moreLeft int
+}
+
+// leftKey tells what is left out apart.
+type leftKey struct{ target, why string }
+
+// wanted is a host that is not allowed.
+type wanted struct {
+	host    allowlists.Host
+	ports   []uint16 // that connections asked for, at most maxKept
+	crowded bool     // there are more
+	asked   tally    // questions
+	opened  tally    // connections
+	refused bool     // a question was refused then, so that nobody could connect
+	exists  bool     // a question was refused, or answered with anything but no-such-host
+	special []netip.Addr
+	clients []netip.Addr // at most maxKept; many if there are more
+	many    bool
+	ids     []string // of the first events, and the latest
+	search  bool     // the log says that it is an allowed name and a search suffix
+	jobs    map[uint64]struct{}
+	more    bool // there are more jobs than counted
+}
+
+// A tally counts events.
+type tally struct {
+	count       int
+	first, last time.Time
+}
+
+func (t *tally) add(at time.Time) {
+	t.count++
+	if t.first.IsZero() || at.Before(t.first) {
+		t.first = at
+	}
+	if at.After(t.last) {
+		t.last = at
+	}
+}
+
+// pool finds the part of a pool.
+func (g *gather) pool(name string) *poolLog {
+	p := g.pools[name]
+	if p == nil {
+		p = &poolLog{
+			hosts: make(map[allowlists.Host]*wanted), chains: make(map[allowlists.Host]allowlists.Host),
+			marks: newMarks(), left: make(map[leftKey]LeftOut),
+		}
+		g.pools[name] = p
+	}
+	return p
+}
+
+// take takes the next event.
+func (g *gather) take(e *alerting.Event) {
+	pool := g.judge.Pool(e)
+	if e.Kind == alerting.KindAlert {
+		g.alert(e, pool.Name())
+		return
+	}
+	if pool == nil || g.config.Pool != "" && pool.Name() != g.config.Pool {
+		return
+	}
+	p := g.pool(pool.Name())
+	g.follow(p, e)
+	d, ok := g.judge.Decide(e)
+	if !ok {
+		return
+	}
+	p.marks.event(e)
+	if !d.Allowed() {
+		g.refusal(p, e, d)
+	}
+}
+
+// alert takes an alert for the pool that it names and that of its client.
+func (g *gather) alert(e *alerting.Event, pool string) {
+	for _, name := range slices.Compact([]string{e.Pool, pool}) {
+		if name != "" && g.policy.Pool(name) != nil && g.told < maxTold {
+			g.told += g.pool(name).marks.alert(e)
+		}
+	}
+}
+
+// follow remembers the names that an answer led through.
+func (g *gather) follow(p *poolLog, e *alerting.Event) {
+	if !isQuestion(e) || e.Host == "" {
+		return
+	}
+	asked, err := allowlists.ParseHost(e.Host)
+	for _, name := range e.CNAMEs {
+		host, bad := allowlists.HostFromDNS(name)
+		if err != nil || bad != nil || host == asked || g.chains >= maxChains {
+			continue
+		}
+		if _, known := p.chains[host]; !known {
+			p.chains[host] = asked
+			g.chains++
+		}
+	}
+}
+
+// refusal takes an event that enforce refuses.
+func (g *gather) refusal(p *poolLog, e *alerting.Event, d allowlists.Decision) {
+	host, err := allowlists.ParseHost(e.Host)
+	why := unwanted(d)
+	if why == "" && isQuestion(e) && !slices.Contains(usualTypes, e.Type) {
+		why = "a question of a type that no rule lists"
+	}
+	if why != "" || err != nil {
+		if why == "" {
+			why = "it has no name: an address was asked for, or connected to"
+		}
+		p.leave(targetOf(e), why, Evidence{Count: 1, First: e.Time, Last: e.Time})
+		return
+	}
+	w := p.hosts[host]
+	if w == nil {
+		if g.hosts >= maxHosts {
+			g.unseen++
+			return
+		}
+		g.hosts++
+		w = &wanted{host: host, jobs: make(map[uint64]struct{})}
+		p.hosts[host] = w
+	}
+	g.count(w, e)
+	if isQuestion(e) {
+		w.question(e)
+	} else {
+		w.connection(e)
+	}
+}
+
+// usualTypes are the types of question that every allowed name is answered for.
+var usualTypes = []string{"A", "AAAA", "CNAME", "HTTPS", "SVCB"}
+
+// unwanted says why a refusal is none that a line should mend; "" if one might.
+func unwanted(d allowlists.Decision) string {
+	if d.Quiet {
+		return "it is on a quiet list (" + d.QuietBy.Where() + ")"
+	}
+	switch d.Reason {
+	case allowlists.NotInAllowlist, allowlists.PortNotAllowed:
+		return ""
+	case allowlists.DeniedByRule:
+		return "a deny rule has it (" + d.Rule.Where() + ")"
+	case allowlists.ExpiredRule:
+		return "its rule has expired (" + d.Rule.Where() + ")"
+	case allowlists.DNSTypeBlocked:
+		return "a question of a type that no rule lists"
+	case allowlists.SpecialAddress:
+		return "its address is special"
+	default:
+		return d.Reason.String()
+	}
+}
+
+// targetOf is what an event wanted, for people.
+func targetOf(e *alerting.Event) string {
+	switch {
+	case isQuestion(e) && (e.Host == "" || !slices.Contains(usualTypes, e.Type)):
+		return e.Name + " " + e.Type
+	case isQuestion(e):
+		return e.Host
+	case e.Host != "":
+		return e.Host + ":" + portText(e.Port)
+	default:
+		return netip.AddrPortFrom(e.IP, e.Port).String()
+	}
+}
+
+// leave leaves a destination out.
+func (p *poolLog) leave(target, why string, seen Evidence) {
+	key := leftKey{target, why}
+	l, known := p.left[key]
+	if !known && len(p.left) >= maxLeft {
+		p.moreLeft++
+		return
+	}
+	l.Target, l.Why = target, why
+	l.Evidence = l.Evidence.and(seen)
+	p.left[key] = l
+}
+
+// count counts an event, its job and its client.
+func (g *gather) count(w *wanted, e *alerting.Event) {
+	if job := g.jobOf(e); len(w.jobs) < maxJobs && g.jobs < maxAllJobs {
+		if _, known := w.jobs[job]; !known {
+			w.jobs[job] = struct{}{}
+			g.jobs++
+		}
+	} else if _, known := w.jobs[job]; !known {
+		w.more = true
+	}
+	if !slices.Contains(w.clients, e.Client) {
+		if len(w.clients) < maxKept {
+			w.clients = append(w.clients, e.Client)
+		} else {
+			w.many = true
+		}
+	}
+	if len(w.ids) < 2*maxKept {
+		w.ids = append(w.ids, e.ID)
+	} else {
+		copy(w.ids[maxKept:], w.ids[maxKept+1:])
+		w.ids[2*maxKept-1] = e.ID
+	}
+}
+
+// jobOf is a number for the job of an event: the one that something vouches for,
+// else a client's day.
+func (g *gather) jobOf(e *alerting.Event) uint64 {
+	var h maphash.Hash
+	h.SetSeed(g.seed)
+	part := func(text string) {
+		_, _ = h.WriteString(text)
+		_ = h.WriteByte(0)
+	}
+	if j := e.Job; j != nil && (j.RunID != "" || j.Job != "") {
+		part(j.Repo)
+		part(j.RunID)
+		part(j.Job)
+	} else {
+		part(e.Client.String())
+		part(e.Time.UTC().Format(time.DateOnly))
+	}
+	return h.Sum64()
+}
+
+// question takes a dns event.
+func (w *wanted) question(e *alerting.Event) {
+	w.asked.add(e.Time)
+	w.refused = w.refused || e.Refused()
+	w.exists = w.exists || e.Refused() || e.RCode != "NXDOMAIN"
+	w.search = w.search || e.Search
+	for _, addr := range slices.Concat(e.Answers, e.Removed) {
+		w.address(addr)
+	}
+}
+
+// connection takes a conn event.
+func (w *wanted) connection(e *alerting.Event) {
+	w.opened.add(e.Time)
+	switch {
+	case slices.Contains(w.ports, e.Port):
+	case len(w.ports) < maxKept:
+		w.ports = append(w.ports, e.Port)
+	default:
+		w.crowded = true
+	}
+	w.address(e.IP)
+}
+
+// address remembers a special address that the host has.
+func (w *wanted) address(addr netip.Addr) {
+	if addr.IsValid() && allowlists.SpecialClass(addr) != "" && !slices.Contains(w.special, addr) && len(w.special) < maxKept {
+		w.special = append(w.special, addr)
+	}
+}

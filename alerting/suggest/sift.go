@@ -1,0 +1,152 @@
+package suggest
+
+import (
+	"slices"
+	"strings"
+
+	"sallyport/allowlists"
+)
+
+// A sift sorts what a pool wanted into what is suggested, what a person is to
+// decide, and what is left out.
+type sift struct {
+	*poolLog
+	pool   *allowlists.Pool
+	config *Config
+
+	wanted  []*wanted // to be suggested, by host
+	doubts  []doubtful
+	avoided []allowlists.Host // that no preset may cover: a detector spoke of them
+	aside   []allowlists.Host // that no pattern may cover
+}
+
+// run sorts every host.
+func (s *sift) run() {
+	hosts := make([]*wanted, 0, len(s.hosts))
+	for _, w := range s.hosts {
+		hosts = append(hosts, w)
+	}
+	slices.SortFunc(hosts, func(a, b *wanted) int { return strings.Compare(a.host.String(), b.host.String()) })
+	for host := range s.marks.hosts {
+		s.avoided = append(s.avoided, host)
+	}
+	for _, w := range hosts {
+		if kind := s.marks.of(w); kind != "" {
+			s.avoided = append(s.avoided, w.host)
+			s.leave(s.target(w), "an alert spoke of it: "+kind, w.evidence())
+			continue
+		}
+		if why := s.noise(w); why != "" {
+			s.aside = append(s.aside, w.host)
+			s.leave(s.target(w), why, w.evidence())
+			continue
+		}
+		if why := s.doubt(w); why != "" {
+			s.aside = append(s.aside, w.host)
+			s.doubts = append(s.doubts, doubtful{w, why})
+			continue
+		}
+		s.wanted = append(s.wanted, w)
+	}
+	s.aside = append(s.aside, s.avoided...)
+}
+
+// doubtful is a host that a person is to decide on.
+type doubtful struct {
+	*wanted
+	why string
+}
+
+// maxReview bounds the lines for review: nobody reads more, and who asks for
+// names without end would fill the file.
+const maxReview = 100
+
+// reviewed are the lines for review, the most wanted ones, without those that a
+// preset allows anyway.
+func (s *sift) reviewed(chosen []Preset) []Line {
+	slices.SortStableFunc(s.doubts, func(a, b doubtful) int { return b.evidence().Count - a.evidence().Count })
+	var lines []Line
+	for _, d := range s.doubts {
+		line := s.line(d.wanted)
+		line.Why = d.why
+		switch {
+		case len(line.ResolvesTo) == 0 && slices.ContainsFunc(chosen, func(p Preset) bool { return covers(presetNamed(p.Name), d.wanted) }):
+		case len(lines) == maxReview:
+			s.leave(s.target(d.wanted), "one of more than are shown for review ("+d.why+")", d.evidence())
+		default:
+			lines = append(lines, line)
+		}
+	}
+	return lines
+}
+
+// noise says why nobody needs a name that was asked for; "" if somebody may.
+func (s *sift) noise(w *wanted) string {
+	if slices.ContainsFunc(w.special, allowlists.IsMetadata) {
+		return "it leads to a cloud metadata address"
+	}
+	switch asker, led := s.chains[w.host]; {
+	case w.opened.count > 0:
+		return ""
+	case strings.HasPrefix(w.host.String(), "_"):
+		return "a name of a service (SRV), which programs do without"
+	case led && s.reaches(asker):
+		return "an alias that the answer for " + asker.String() + " led through"
+	case w.search || s.echo(w.host):
+		return "another name and a search suffix"
+	case !w.exists:
+		return "there is no such name"
+	default:
+		return ""
+	}
+}
+
+// reaches reports whether a host is allowed, or wanted as well.
+func (s *sift) reaches(host allowlists.Host) bool {
+	_, wanted := s.hosts[host]
+	return wanted || matches(s.pool.Spec().Allow, host)
+}
+
+// echo reports whether a host is another that is wanted, or allowed, and a
+// suffix of dns.search.
+func (s *sift) echo(host allowlists.Host) bool {
+	for _, suffix := range s.config.Search {
+		front, ok := strings.CutSuffix(host.String(), "."+suffix.String())
+		if !ok {
+			continue
+		}
+		if other, err := allowlists.ParseHost(front); err == nil && s.reaches(other) {
+			return true
+		}
+	}
+	return false
+}
+
+// doubt says why a person is to look at a host; "" if nobody has to.
+func (s *sift) doubt(w *wanted) string {
+	switch {
+	case len(s.needed(w)) > 0:
+		return "it leads to a private or other special address"
+	case len(w.jobs) < s.config.MinJobs && !w.more:
+		return "seen in a single job"
+	case w.opened.count == 0 && !w.refused:
+		return "asked for, and never connected to"
+	case w.crowded:
+		return "many ports"
+	default:
+		return ""
+	}
+}
+
+// needed are the special addresses of a host that the pool's resolves_to does
+// not open, as prefixes.
+func (s *sift) needed(w *wanted) []string {
+	var needed []string
+	for _, addr := range w.special {
+		by := allowlists.Decision{Verdict: allowlists.Allow, Reason: allowlists.Allowed}
+		if d := s.pool.DecideAddr(by, addr, w.last()); d.Reason != allowlists.Allowed {
+			needed = append(needed, addr.String())
+		}
+	}
+	return needed
+}
