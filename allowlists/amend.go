@@ -36,6 +36,20 @@ type edit struct {
 	line int // the first of them, from 1; what is added comes before it if drop is 0
 	drop int
 	add  []string
+	key  bool // it begins with a key, so that items of a list before it come first
+}
+
+// order puts edits of one place in order: what goes on with a list, a new key,
+// what stands on the line itself.
+func (e *edit) order() int {
+	switch {
+	case e.drop > 0:
+		return 2
+	case e.key:
+		return 1
+	default:
+		return 0
+	}
 }
 
 // errNoAmend says that a file is written in a way that lines cannot be put into.

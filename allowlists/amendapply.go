@@ -12,7 +12,7 @@ import (
 // apply makes the new text, and holds it against the old one: the same but for
 // what was added.
 func (f *amendFile) apply() error {
-	slices.SortStableFunc(f.edits, func(a, b edit) int { return cmp.Compare(a.line, b.line) })
+	slices.SortStableFunc(f.edits, func(a, b edit) int { return cmp.Or(cmp.Compare(a.line, b.line), cmp.Compare(a.order(), b.order())) })
 	if strings.HasSuffix(f.lines[0], "\r\n") {
 		for _, e := range f.edits {
 			for i := range e.add {

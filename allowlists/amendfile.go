@@ -43,7 +43,7 @@ func (f *amendFile) add(pool *diag.Node, key string, lines []Line) error {
 		return errNoAmend // keys in one line
 	case !found:
 		column := pool.Entries[at].Place.Pos.Col - 1
-		f.insert(f.end(last, column, true)+1, withKey(key, column, lines))
+		f.edits = append(f.edits, edit{line: f.end(last, column, true) + 1, add: withKey(key, column, lines), key: true})
 		return nil
 	case entry.Value.Kind != diag.List:
 		return errNoAmend
@@ -54,7 +54,7 @@ func (f *amendFile) add(pool *diag.Node, key string, lines []Line) error {
 	}
 	column := entry.Value.Place.Pos.Col - 1
 	item := entry.Value.Items[len(entry.Value.Items)-1]
-	f.insert(f.end(item.Place.Pos.Line, column, false)+1, listItems(column, lines))
+	f.edits = append(f.edits, edit{line: f.end(item.Place.Pos.Line, column, false) + 1, add: listItems(column, lines)})
 	return nil
 }
 
@@ -73,7 +73,7 @@ func (f *amendFile) fill(pool *diag.Node, key string, lines []Line) error {
 	}
 	column := len(before) - len(strings.TrimLeft(before, " "))
 	head := strings.TrimRight(before, " ") + strings.TrimRight(after, "\r\n")
-	f.edits = append(f.edits, edit{n, 1, append([]string{head}, withKey(key, column+2, lines)...)})
+	f.edits = append(f.edits, edit{line: n, drop: 1, add: append([]string{head}, withKey(key, column+2, lines)...)})
 	return nil
 }
 
@@ -101,7 +101,7 @@ func (f *amendFile) unfold(entry diag.Entry, lines []Line) error {
 	for _, part := range parts {
 		out = append(out, strings.Repeat(" ", column+2)+"- "+part)
 	}
-	f.edits = append(f.edits, edit{n, 1, append(out, listItems(column+2, lines)...)})
+	f.edits = append(f.edits, edit{line: n, drop: 1, add: append(out, listItems(column+2, lines)...)})
 	return nil
 }
 
@@ -175,9 +175,4 @@ func (f *amendFile) end(line, column int, dashes bool) int {
 		last = n
 	}
 	return last
-}
-
-// insert plans lines before a line.
-func (f *amendFile) insert(line int, add []string) {
-	f.edits = append(f.edits, edit{line: line, add: add})
 }

@@ -70,8 +70,8 @@ func siblings(host allowlists.Host) string {
 }
 
 // safe reports whether a pattern covers nothing that it should not: no public
-// suffix, no host that anyone can write to, and none that was left out or is for
-// a person to decide.
+// suffix, no host that anyone can write to, none that was left out or is for a
+// person to decide, and no rule that says more.
 func (s *sift) safe(text string) bool {
 	text, _, _ = strings.Cut(text, ":")
 	pattern, err := allowlists.ParsePattern(text)
@@ -81,7 +81,7 @@ func (s *sift) safe(text string) bool {
 	if icann, private := pattern.PublicSuffix(); icann || private {
 		return false
 	}
-	if slices.ContainsFunc(s.aside, pattern.Matches) {
+	if slices.ContainsFunc(s.aside, pattern.Matches) || s.hides(pattern) {
 		return false
 	}
 	return !slices.ContainsFunc(allowlists.PresetRules(), func(r allowlists.Rule) bool {

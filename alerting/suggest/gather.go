@@ -152,6 +152,9 @@ func (g *gather) follow(p *poolLog, e *alerting.Event) {
 func (g *gather) refusal(p *poolLog, e *alerting.Event, d allowlists.Decision) {
 	host, err := allowlists.ParseHost(e.Host)
 	why := unwanted(d)
+	if why == "" {
+		why = unread(e)
+	}
 	if why == "" && isQuestion(e) && !slices.Contains(usualTypes, e.Type) {
 		why = "a question of a type that no rule lists"
 	}
@@ -177,6 +180,19 @@ func (g *gather) refusal(p *poolLog, e *alerting.Event, d allowlists.Decision) {
 		w.question(e)
 	} else {
 		w.connection(e)
+	}
+}
+
+// unread says why a line for the name would not mend what the first bytes of a
+// connection lack; "" if nothing is.
+func unread(e *alerting.Event) string {
+	switch cause := e.Cause(); {
+	case isQuestion(e) || e.Port != 443:
+		return ""
+	case cause == allowlists.NotTLS, cause == allowlists.SNIMissing, cause == allowlists.ECHNotAllowed:
+		return "no TLS that shows its name (" + cause.String() + "); a line needs tls: off"
+	default:
+		return ""
 	}
 }
 

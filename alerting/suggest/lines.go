@@ -3,7 +3,6 @@ package suggest
 import (
 	"cmp"
 	"fmt"
-	"net/netip"
 	"regexp"
 	"slices"
 	"strconv"
@@ -106,7 +105,7 @@ func (s *sift) target(w *wanted) string { return rule(w.host.String(), w.portLis
 
 // line is a host's line.
 func (s *sift) line(w *wanted) Line {
-	l := Line{Rule: rule(w.host.String(), w.portList()), ResolvesTo: s.needed(w), Evidence: w.evidence()}
+	l := Line{Rule: rule(w.host.String(), w.portList()), ResolvesTo: slices.Concat(s.opened(w), s.needed(w)), Evidence: w.evidence()}
 	l.Writable = writable(w.host)
 	for _, p := range allowlists.PresetLists() {
 		if l.Preset == "" && covers(p.Allow, w) {
@@ -138,8 +137,7 @@ func (l *Line) yaml() string {
 		host, ports, _ := strings.Cut(l.Rule, ":")
 		prefixes := make([]string, len(l.ResolvesTo))
 		for i, text := range l.ResolvesTo {
-			addr := netip.MustParseAddr(text)
-			prefixes[i] = strconv.Quote(netip.PrefixFrom(addr, addr.BitLen()).String())
+			prefixes[i] = strconv.Quote(text)
 		}
 		if ports = strings.ReplaceAll(ports, ",", ", "); ports == "" {
 			ports = "443"

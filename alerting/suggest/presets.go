@@ -7,9 +7,10 @@ import (
 	"sallyport/allowlists"
 )
 
-// Of a preset, that is taken in place of its hosts: at least minPresetHosts of
-// the log are in it, and they are at least one in presetShare of its rules, so
-// that a job which needs two hosts does not get twenty.
+// A preset is taken in place of its hosts if at least minPresetHosts of the log
+// are in it, one of them in no other preset (github.com, which many name, says
+// nothing of the service), and they are at least one in presetShare of its rules,
+// so that a job which needs two hosts does not get twenty.
 const (
 	minPresetHosts = 2
 	presetShare    = 4
@@ -46,16 +47,19 @@ func (s *sift) bestPreset(hosts []*wanted) (best *allowlists.PresetList, covered
 	lists := allowlists.PresetLists()
 	for i := range lists {
 		p := &lists[i]
-		if slices.ContainsFunc(s.avoided, func(h allowlists.Host) bool { return matches(p.Allow, h) }) {
+		if slices.ContainsFunc(s.avoided, func(h allowlists.Host) bool { return matches(p.Allow, h) }) ||
+			slices.ContainsFunc(p.Allow, func(r allowlists.Rule) bool { return s.hides(r.Host) }) {
 			continue
 		}
 		var in []*wanted
+		telling := false
 		for _, w := range hosts {
 			if covers(p.Allow, w) {
 				in = append(in, w)
+				telling = telling || inOnePreset(w)
 			}
 		}
-		if len(in) < minPresetHosts || len(in)*presetShare < len(p.Allow) {
+		if !telling || len(in) < minPresetHosts || len(in)*presetShare < len(p.Allow) {
 			continue
 		}
 		if best == nil || len(in) > len(covered) || len(in) == len(covered) && len(p.Allow) < len(best.Allow) {
@@ -63,6 +67,17 @@ func (s *sift) bestPreset(hosts []*wanted) (best *allowlists.PresetList, covered
 		}
 	}
 	return best, covered
+}
+
+// inOnePreset reports whether no more than one preset covers a host.
+func inOnePreset(w *wanted) bool {
+	in := 0
+	for _, p := range allowlists.PresetLists() {
+		if covers(p.Allow, w) {
+			in++
+		}
+	}
+	return in == 1
 }
 
 // presetNamed gives the rules of a preset.

@@ -1,6 +1,7 @@
 package suggest
 
 import (
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -138,15 +139,45 @@ func (s *sift) doubt(w *wanted) string {
 	}
 }
 
-// needed are the special addresses of a host that the pool's resolves_to does
-// not open, as prefixes.
+// needed are the special addresses of a host that nothing opens yet, as prefixes.
 func (s *sift) needed(w *wanted) []string {
+	by := s.pool.DecideName(w.host, w.last())
+	if !by.Allowed() {
+		by = allowlists.Decision{Verdict: allowlists.Allow, Reason: allowlists.Allowed}
+	}
 	var needed []string
 	for _, addr := range w.special {
-		by := allowlists.Decision{Verdict: allowlists.Allow, Reason: allowlists.Allowed}
 		if d := s.pool.DecideAddr(by, addr, w.last()); d.Reason != allowlists.Allowed {
-			needed = append(needed, addr.String())
+			needed = append(needed, netip.PrefixFrom(addr, addr.BitLen()).String())
 		}
 	}
 	return needed
+}
+
+// opened are the special addresses that a rule of the pool opens for a host on
+// other ports. A line for the host itself comes before that rule, and has to
+// open them as well.
+func (s *sift) opened(w *wanted) []string {
+	by := s.pool.DecideName(w.host, w.last())
+	if by.Rule == nil {
+		return nil
+	}
+	var opened []string
+	for _, prefix := range s.ownPrefixes(by.Rule) {
+		opened = append(opened, prefix.String())
+	}
+	return opened
+}
+
+// ownPrefixes is resolves_to of a rule without that of its pool.
+func (s *sift) ownPrefixes(r *allowlists.Rule) []netip.Prefix {
+	return slices.DeleteFunc(slices.Clone(r.ResolvesTo), func(p netip.Prefix) bool { return slices.Contains(s.pool.Spec().ResolvesTo, p) })
+}
+
+// hides reports whether a new rule would come before one of the pool that opens
+// special addresses, and so shut them.
+func (s *sift) hides(pattern allowlists.Pattern) bool {
+	return slices.ContainsFunc(s.pool.Spec().Allow, func(r allowlists.Rule) bool {
+		return len(s.ownPrefixes(&r)) > 0 && (r.Host.Covers(pattern) || pattern.Covers(r.Host))
+	})
 }

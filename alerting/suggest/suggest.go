@@ -69,7 +69,7 @@ type Preset struct {
 type Line struct {
 	Rule       string   `json:"rule"`                  // host or pattern, with ports that are not 443
 	Hosts      []string `json:"hosts,omitempty"`       // of the log, where Rule is a pattern
-	ResolvesTo []string `json:"resolves_to,omitempty"` // special addresses that its answers had
+	ResolvesTo []string `json:"resolves_to,omitempty"` // special addresses that its answers may have
 	Writable   bool     `json:"writable,omitempty"`    // anyone can write there
 	Preset     string   `json:"preset,omitempty"`      // that has it, too
 	Why        string   `json:"why,omitempty"`         // it is for review
