@@ -26,7 +26,7 @@ func (s *sift) collapse(hosts []*wanted) (left []*wanted, lines []Line) {
 	}{{minNumbered, numbered}, {minSiblings, siblings}} {
 		groups := make(map[string][]*wanted)
 		for _, w := range hosts {
-			if pattern := step.key(w.host); pattern != "" && !writable(w.host) {
+			if pattern := step.key(w.host); pattern != "" {
 				pattern = rule(pattern, w.portList())
 				groups[pattern] = append(groups[pattern], w)
 			}

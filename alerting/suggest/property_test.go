@@ -3,6 +3,7 @@ package suggest_test
 import (
 	"bytes"
 	"context"
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
@@ -18,6 +19,11 @@ import (
 	"sallyport/alerting/suggest"
 	"sallyport/allowlists"
 )
+
+// worlds is how many random ones a run looks at.
+const worlds = 200
+
+var seed = flag.Uint64("seed", 1, "of random policies and logs")
 
 // universe are the hosts that random jobs ask for.
 var universe = func() []string {
@@ -222,9 +228,9 @@ func flagged(p *suggest.Pool) map[string]bool {
 // was in the log or a named preset covers, and never what an alert spoke of.
 func TestRoundTrip(t *testing.T) {
 	t.Parallel()
-	seed := uint64(time.Now().UnixNano())
+	seed := *seed
 	suggested, presets, patterns := 0, 0, 0
-	for i := range uint64(400) {
+	for i := range uint64(worlds) {
 		w := &world{Rand: rand.New(rand.NewPCG(seed, i)), marked: make(map[string]bool)}
 		w.policy(t)
 		w.events(t)
@@ -260,7 +266,7 @@ func TestRoundTrip(t *testing.T) {
 			t.Fatalf("seed %d, world %d:\n%s\n%s\n%+v", seed, i, text, w.log.String(), result)
 		}
 	}
-	if suggested < 400 || presets < 20 || patterns < 20 {
+	if suggested < worlds || presets < worlds/20 || patterns < worlds/20 {
 		t.Errorf("only %d lines, %d presets and %d patterns were suggested", suggested, presets, patterns)
 	}
 }
