@@ -9,9 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/go-openapi/strfmt"
-	"github.com/prometheus/alertmanager/api/v2/models"
-
 	"sallyport/allowlists"
 )
 
@@ -29,6 +26,17 @@ type alertmanager struct {
 	endpoint
 	token string // "": none
 	links allowlists.Links
+}
+
+// A postedAlert is an alert as that API takes it (PostableAlert in its
+// openapi.yaml). Alertmanager's own type would bring the whole of OpenAPI into
+// the program; a test holds ours against it.
+type postedAlert struct {
+	Labels       map[string]string `json:"labels"`
+	Annotations  map[string]string `json:"annotations,omitempty"`
+	StartsAt     time.Time         `json:"startsAt"`
+	EndsAt       time.Time         `json:"endsAt"`
+	GeneratorURL string            `json:"generatorURL,omitempty"`
 }
 
 func newAlertmanager(config allowlists.Alertmanager, links allowlists.Links, client doer) (*alertmanager, error) {
@@ -56,8 +64,8 @@ func (a *alertmanager) post(ctx context.Context, m *message) delivery {
 }
 
 // alerts are the alerts of a message as they stand now, each once.
-func (a *alertmanager) alerts(m *message, now time.Time) models.PostableAlerts {
-	alerts := make(models.PostableAlerts, 0, len(m.Items))
+func (a *alertmanager) alerts(m *message, now time.Time) []postedAlert {
+	alerts := make([]postedAlert, 0, len(m.Items))
 	said := make(map[string]bool)
 	for i := range m.Items {
 		it := &m.Items[i]
@@ -71,25 +79,22 @@ func (a *alertmanager) alerts(m *message, now time.Time) models.PostableAlerts {
 
 // alert is one alert. Its labels are few and stable: never a client, and a host
 // only where a group has one.
-func (a *alertmanager) alert(it *item, now time.Time) *models.PostableAlert {
+func (a *alertmanager) alert(it *item, now time.Time) postedAlert {
 	ends := now.Add(alertmanagerEnd)
 	if it.Ended {
 		ends = now
 	}
-	alert := &models.PostableAlert{
-		StartsAt: strfmt.DateTime(it.First.UTC()), EndsAt: strfmt.DateTime(ends.UTC()),
+	return postedAlert{
+		StartsAt: it.First.UTC().Truncate(time.Millisecond), EndsAt: ends.UTC().Truncate(time.Millisecond),
 		Annotations: nonempty(map[string]string{
 			"summary": it.Summary, "count": strconv.Itoa(it.Count), "explain": explainCommand(&it.Alert),
 			"suggest": it.Suggest, "job": jobText(it.Job), "docs": docsLink(a.links, &it.Alert),
 		}),
-		Alert: models.Alert{
-			GeneratorURL: strfmt.URI(eventLink(a.links, &it.Alert)),
-			Labels: nonempty(map[string]string{
-				"alertname": knownAlert(it.Alert.Alert), "pool": it.Pool, "host": labelHost(&it.Alert), "severity": it.Severity.String(),
-			}),
-		},
+		GeneratorURL: eventLink(a.links, &it.Alert),
+		Labels: nonempty(map[string]string{
+			"alertname": knownAlert(it.Alert.Alert), "pool": it.Pool, "host": labelHost(&it.Alert), "severity": it.Severity.String(),
+		}),
 	}
-	return alert
 }
 
 // labelHost is the host label of an alert: a host or an address, without the
@@ -121,8 +126,8 @@ func explainCommand(a *Alert) string {
 
 // nonempty is a label set without empty values, and with text from a job made
 // harmless: receivers' templates may read markup in it.
-func nonempty(set map[string]string) models.LabelSet {
-	labels := make(models.LabelSet, len(set))
+func nonempty(set map[string]string) map[string]string {
+	labels := make(map[string]string, len(set))
 	for key, value := range set {
 		if value != "" {
 			labels[key] = unmarked(value)

@@ -2,13 +2,18 @@ package alerting_test
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/go-openapi/strfmt"
+	"github.com/prometheus/alertmanager/api/v2/models"
 
 	"sallyport/alerting"
 	"sallyport/allowlists"
@@ -31,11 +36,35 @@ type posting struct {
 
 func readPostings(t *testing.T, body string) []posting {
 	t.Helper()
+	holdAgainstTheirs(t, body)
 	var all []posting
 	if err := json.Unmarshal([]byte(body), &all); err != nil {
 		t.Fatalf("%v in %s", err, body)
 	}
 	return all
+}
+
+// holdAgainstTheirs reads alerts with Alertmanager's own type, which must take
+// them and know every key.
+func holdAgainstTheirs(t *testing.T, body string) {
+	t.Helper()
+	var theirs models.PostableAlerts
+	if err := errors.Join(json.Unmarshal([]byte(body), &theirs), theirs.Validate(strfmt.Default)); err != nil {
+		t.Fatalf("%v in %s", err, body)
+	}
+	again, err := json.Marshal(theirs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var sent, kept []map[string]json.RawMessage
+	if err := errors.Join(json.Unmarshal([]byte(body), &sent), json.Unmarshal(again, &kept)); err != nil {
+		t.Fatal(err)
+	}
+	for i := range sent {
+		if ours, known := slices.Sorted(maps.Keys(sent[i])), slices.Sorted(maps.Keys(kept[i])); !slices.Equal(ours, known) {
+			t.Errorf("of the keys %q Alertmanager knows %q", ours, known)
+		}
+	}
 }
 
 func TestAnAlertHasFewStableLabels(t *testing.T) {

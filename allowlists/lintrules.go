@@ -1,6 +1,7 @@
 package allowlists
 
 import (
+	"bytes"
 	"cmp"
 	"net/netip"
 	"slices"
@@ -123,23 +124,53 @@ func (r *ruleLint) presets() {
 	}
 }
 
-// writableHosts lists the hosts that any preset marks as writable.
+// writableHosts lists the hosts that any preset marks as writable. Of the
+// presets only those entries are parsed: all of them take longer than a start.
 func (r *ruleLint) writableHosts() []Pattern {
-	if r.writable != nil {
+	if r.writable != nil || len(r.own) == 0 {
 		return r.writable
 	}
-	r.writable = []Pattern{}
-	quiet := *r.loader
-	quiet.report = new(diag.Report)
+	text := []byte("hosts:\n")
 	for _, name := range r.presetNames {
-		allow, _, _ := quiet.presetRules(presetUse{name: name})
-		for i := range allow {
-			if allow[i].Writable {
-				r.writable = append(r.writable, allow[i].Host)
-			}
+		preset, _ := r.preset(name)
+		text = appendWritable(text, preset)
+	}
+	quiet := *r.loader
+	quiet.report, quiet.preset = new(diag.Report), func(string) ([]byte, bool) { return text, true }
+	r.writable = []Pattern{}
+	allow, _, _ := quiet.presetRules(presetUse{name: "writable"})
+	for i := range allow {
+		if allow[i].Writable {
+			r.writable = append(r.writable, allow[i].Host)
 		}
 	}
 	return r.writable
+}
+
+// appendWritable appends the entries of a preset's hosts that say writable:
+// each begins with a dash, two spaces in, as in all of presets/lists.
+func appendWritable(text, preset []byte) []byte {
+	hosts := false
+	var entry []byte
+	end := func() {
+		if bytes.Contains(entry, []byte("writable: true")) {
+			text = append(text, entry...)
+		}
+		entry = nil
+	}
+	for line := range bytes.Lines(preset) {
+		top := len(line) > 1 && line[0] != ' ' && line[0] != '#'
+		if top || bytes.HasPrefix(line, []byte("  - ")) {
+			end()
+		}
+		if top {
+			hosts = bytes.HasPrefix(line, []byte("hosts:"))
+		} else if hosts {
+			entry = append(entry, line...)
+		}
+	}
+	end()
+	return text
 }
 
 // writesTo reports whether a rule covers a host that anyone can write to.

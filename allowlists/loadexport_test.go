@@ -28,10 +28,17 @@ func LoadWith(sources []Source, env func(string) (string, bool), now time.Time, 
 func CheckDefaults() (broken []string) {
 	for _, s := range []*schema{configSchema(), presetSchema()} {
 		for i := range s.rows {
-			if k := &s.rows[i]; k.def != "" && k.kind != secretURLKind && s.defaultValue(k) == nil {
+			if k := &s.rows[i]; k.hasDefault() && s.defaults[k.path] == nil {
 				broken = append(broken, k.path)
 			}
 		}
 	}
 	return broken
+}
+
+// WritableHosts are the hosts that lint takes as writable.
+func WritableHosts() []Pattern {
+	l := newLoader(nil, time.Now())
+	lint := ruleLint{loader: l, own: make([]Rule, 1)}
+	return lint.writableHosts()
 }

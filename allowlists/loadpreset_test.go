@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -79,5 +80,23 @@ func TestPresetFromTheEnvironment(t *testing.T) {
 	_, report = allowlists.Load(source, cluster(nil), today)
 	if want := `sallyport.yaml:2:43: preset "kubernetes-api" takes KUBERNETES_SERVICE_HOST from the environment, where it is not set; set it, or leave the preset out`; !strings.Contains(report.Err().Error(), want) {
 		t.Errorf("%v\nwant %s", report.Err(), want)
+	}
+}
+
+// Lint reads some lines of the presets only.
+func TestLintKnowsEveryWritableHost(t *testing.T) {
+	t.Parallel()
+	var want []string
+	for _, rule := range allowlists.PresetRules() {
+		if rule.Writable {
+			want = append(want, rule.Host.String())
+		}
+	}
+	var got []string
+	for _, host := range allowlists.WritableHosts() {
+		got = append(got, host.String())
+	}
+	if len(want) < 20 || !slices.Equal(got, want) {
+		t.Errorf("writable are %q, want %q", got, want)
 	}
 }

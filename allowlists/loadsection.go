@@ -105,20 +105,33 @@ func (l *loader) defaults(path string, out values) {
 	}
 }
 
-// defaultValue parses the default of a key as if a file gave it. That every
+// parseDefaults parses the defaults of all keys as if a file gave them, in one
+// document, as a parser of YAML costs more than what it reads here. That every
 // default parses is held by a test.
-func (s *schema) defaultValue(k *key) any {
+func (s *schema) parseDefaults() {
+	var text strings.Builder
+	var keys []*key
+	for i := range s.rows {
+		if k := &s.rows[i]; k.hasDefault() {
+			text.WriteString("- " + k.def + "\n")
+			keys = append(keys, k)
+		}
+	}
 	l := &loader{report: new(diag.Report), schema: s}
-	n := diag.Parse("", []byte(k.def+"\n"), l.report)
-	if n == nil {
-		return nil
+	list := diag.Parse("", []byte(text.String()), l.report)
+	if list == nil || len(list.Items) != len(keys) {
+		return
 	}
-	value, ok := k.kind.parse(l, k, n)
-	if !ok {
-		return nil
+	for i, k := range keys {
+		if value, ok := k.kind.parse(l, k, list.Items[i]); ok {
+			s.defaults[k.path] = value
+		}
 	}
-	return value
 }
+
+// hasDefault reports whether the key has a default of its own; that of a secret
+// URL is the environment's.
+func (k *key) hasDefault() bool { return k.def != "" && k.kind != secretURLKind }
 
 // unknownKey reports a key that is not in the schema.
 func (l *loader) unknownKey(e diag.Entry, path, where string) {

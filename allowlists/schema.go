@@ -60,10 +60,8 @@ func newSchema(rows []key) *schema {
 		k := &rows[i]
 		s.byPath[k.path] = k
 		s.below[k.parent()] = append(s.below[k.parent()], k.name())
-		if k.def != "" && k.kind != secretURLKind { // whose default is the environment's
-			s.defaults[k.path] = s.defaultValue(k)
-		}
 	}
+	s.parseDefaults()
 	return s
 }
 

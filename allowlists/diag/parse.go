@@ -77,8 +77,12 @@ func (r gentleReader) Read(into []byte) (int, error) {
 	return r.Reader.Read(into)
 }
 
-// nodesAtOnce is how many Nodes are allocated together.
-const nodesAtOnce = 64
+// At most nodesAtOnce Nodes are allocated together, and for a small text as
+// many as it may hold.
+const (
+	nodesAtOnce  = 64
+	bytesPerNode = 16
+)
 
 // pause rests where there is other work.
 func (p *parser) pause() {
@@ -91,7 +95,7 @@ func (p *parser) pause() {
 func (p *parser) newNode() *Node {
 	if len(p.spare) == 0 {
 		p.pause()
-		p.spare = make([]Node, nodesAtOnce)
+		p.spare = make([]Node, min(nodesAtOnce, 1+len(p.text)/bytesPerNode))
 	}
 	n := &p.spare[0]
 	p.spare = p.spare[1:]
