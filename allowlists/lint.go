@@ -20,7 +20,7 @@ func (l *loader) lint(root *diag.Node, all values) {
 		l.lintClients(spec, places, interfaces)
 		r := ruleLint{loader: l, spec: spec, places: places}
 		r.run()
-		places.presets, places.rules, places.presetRules = nil, nil, nil
+		places.presets, places.carets, places.presetRules = nil, nil, nil
 		l.places[spec.Name] = places
 	}
 	l.lintReach(all)

@@ -23,13 +23,14 @@ type ruleLint struct {
 }
 
 func (r *ruleLint) run() {
-	r.own = r.spec.Allow[:len(r.places.rules["allow"])]
+	r.own = r.spec.Allow[:len(r.places.carets["allow"])]
 	r.allow, r.deny = newCoverIndex(r.own), newCoverIndex(r.spec.Deny)
 	r.allow.ordered = true
-	writable := r.writableHosts()
+	writable := newCoverIndex(r.writableHosts())
 	for i := range r.own {
 		r.pause()
-		rule, at := &r.own[i], r.places.rules["allow"][i]
+		rule := &r.own[i]
+		at := diag.Place{Pos: rule.Pos, Caret: int(r.places.carets["allow"][i])}
 		r.breadth(rule, at)
 		r.expiry(rule, at)
 		r.shadow(rule, at)
@@ -37,9 +38,9 @@ func (r *ruleLint) run() {
 			r.report.Warnf(at, "anyone can write data to %s with an account of their own; set upload_limit", rule.Host)
 		}
 	}
-	for i := range r.spec.Quiet[:len(r.places.rules["quiet"])] {
+	for i, caret := range r.places.carets["quiet"] {
 		if rule := &r.spec.Quiet[i]; r.allow.covering(rule, false) != nil && r.deny.covering(rule, false) == nil {
-			r.report.Warnf(r.places.rules["quiet"][i], "%s is allowed, so that quiet changes nothing; remove one of the two", rule.Text)
+			r.report.Warnf(diag.Place{Pos: rule.Pos, Caret: int(caret)}, "%s is allowed, so that quiet changes nothing; remove one of the two", rule.Text)
 		}
 	}
 	r.presets()
@@ -126,7 +127,7 @@ func (r *ruleLint) presets() {
 
 // writableHosts lists the hosts that any preset marks as writable. Of the
 // presets only those entries are parsed: all of them take longer than a start.
-func (r *ruleLint) writableHosts() []Pattern {
+func (r *ruleLint) writableHosts() []Rule {
 	if r.writable != nil || len(r.own) == 0 {
 		return r.writable
 	}
@@ -137,11 +138,11 @@ func (r *ruleLint) writableHosts() []Pattern {
 	}
 	quiet := *r.loader
 	quiet.report, quiet.preset = new(diag.Report), func(string) ([]byte, bool) { return text, true }
-	r.writable = []Pattern{}
+	r.writable = []Rule{}
 	allow, _, _ := quiet.presetRules(presetUse{name: "writable"})
 	for i := range allow {
 		if allow[i].Writable {
-			r.writable = append(r.writable, allow[i].Host)
+			r.writable = append(r.writable, allow[i])
 		}
 	}
 	return r.writable
@@ -173,11 +174,11 @@ func appendWritable(text, preset []byte) []byte {
 	return text
 }
 
-// writesTo reports whether a rule covers a host that anyone can write to.
-func writesTo(rule *Rule, writable []Pattern) bool {
-	return slices.ContainsFunc(writable, func(p Pattern) bool {
-		return rule.Host.Covers(p) || p.Covers(rule.Host)
-	})
+// writesTo reports whether a rule covers a host that anyone can write to, or is
+// covered by one that is a pattern.
+func writesTo(rule *Rule, writable *coverIndex) bool {
+	covered := writable.coveringName(rule.Host, func(other *Rule) bool { return other.Host.Covers(rule.Host) })
+	return covered != nil || !rule.Host.Exact() && slices.ContainsFunc(writable.names.rules, func(w Rule) bool { return rule.Host.Covers(w.Host) })
 }
 
 // A coverIndex finds a rule that covers another, without comparing all pairs.
@@ -235,7 +236,16 @@ func (c *coverIndex) covering(rule *Rule, same bool) *Rule {
 	if i := slices.IndexFunc(c.any, fits); i >= 0 {
 		return c.any[i]
 	}
-	for base := rule.Host.Base(); base != ""; _, base, _ = strings.Cut(base, ".") {
+	return c.coveringName(rule.Host, fits)
+}
+
+// coveringName finds the rule that fits among those that stand over the name of
+// a pattern, or over what ends it.
+func (c *coverIndex) coveringName(host Pattern, fits func(*Rule) bool) *Rule {
+	if len(c.names.slots) == 0 {
+		return nil
+	}
+	for base := host.Base(); base != ""; _, base, _ = strings.Cut(base, ".") {
 		n := c.names.first(patternNone, base)
 		for range maxPerBase {
 			if n == noRule {

@@ -56,7 +56,7 @@ type loader struct {
 	// expiryWarning is the threshold of that name.
 	expiryWarning time.Duration
 	// writable are the hosts that any preset marks so; nil until first needed.
-	writable []Pattern
+	writable []Rule
 	// routePools are the pool names in Slack routes, to be checked at the end.
 	routePools []*diag.Node
 	// listeners are the addresses that something is to be bound to.

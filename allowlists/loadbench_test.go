@@ -12,9 +12,9 @@ import (
 // yaml.v3 alone takes for the file of names. Of CPU, and allocated in all:
 //
 //	floor   90 ms   29 MB
-//	names  160 ms   86 MB
-//	mixed  520 ms  160 MB
-//	pools  240 ms  180 MB   1,000 pools with 100 names and two presets each
+//	names  155 ms   81 MB
+//	mixed  490 ms  157 MB
+//	pools  220 ms  178 MB   1,000 pools with 100 names and two presets each
 func BenchmarkLoad(b *testing.B) {
 	b.Run("floor", func(b *testing.B) {
 		text := manyNames()

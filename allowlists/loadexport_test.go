@@ -37,7 +37,7 @@ func CheckDefaults() (broken []string) {
 }
 
 // WritableHosts are the hosts that lint takes as writable.
-func WritableHosts() []Pattern {
+func WritableHosts() []Rule {
 	l := newLoader(nil, time.Now())
 	lint := ruleLint{loader: l, own: make([]Rule, 1)}
 	return lint.writableHosts()

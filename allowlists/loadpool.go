@@ -34,9 +34,9 @@ type poolPlaces struct {
 	mode  diag.Place
 	lists map[string][]diag.Place // of sources, interfaces and resolves_to, by the key and the index in it
 	// What follows is there until lint has read it.
-	presets     []diag.Place // by the index of PoolSpec.Presets
-	rules       map[string][]diag.Place
-	presetRules [][]Rule // of each preset, by the same index
+	presets     []diag.Place       // by the index of PoolSpec.Presets
+	carets      map[string][]int32 // of the rules of a list; where they stand is in the rules
+	presetRules [][]Rule           // of each preset, by the same index
 }
 
 // fillPools turns the pools of the file into specifications.
@@ -125,7 +125,7 @@ func (l *loader) pool(e diag.Entry, sources map[netip.Prefix][]claim) {
 		l.restart["pools."+e.Key+".interfaces"] = fmt.Sprint(spec.Interfaces)
 	}
 	l.claimSources(v["pools.*.sources"].node, spec, sources)
-	places := poolPlaces{pool: e.Place, mode: v["pools.*.mode"].at(), lists: make(map[string][]diag.Place), rules: make(map[string][]diag.Place)}
+	places := poolPlaces{pool: e.Place, mode: v["pools.*.mode"].at(), lists: make(map[string][]diag.Place), carets: make(map[string][]int32)}
 	for _, name := range []string{"sources", "interfaces", "resolves_to"} {
 		places.lists[name] = itemPlaces(v["pools.*."+name].node)
 	}
@@ -164,7 +164,7 @@ func (l *loader) rules(v values, list string, spec *PoolSpec, places *poolPlaces
 	}
 	r := ruleReader{loader: l, path: "pools.*." + list + "[]", list: list, where: fmt.Sprintf("a rule of pool %q", spec.Name)}
 	rules := make([]Rule, 0, len(nodes.Items))
-	places.rules[list] = make([]diag.Place, 0, len(nodes.Items))
+	places.carets[list] = make([]int32, 0, len(nodes.Items))
 	for _, item := range nodes.Items {
 		l.pause()
 		rule, ok := r.rule(item)
@@ -175,7 +175,7 @@ func (l *loader) rules(v values, list string, spec *PoolSpec, places *poolPlaces
 			rule.ResolvesTo = append(rule.ResolvesTo, spec.ResolvesTo...)
 		}
 		rules = append(rules, rule)
-		places.rules[list] = append(places.rules[list], item.Place)
+		places.carets[list] = append(places.carets[list], int32(item.Caret))
 	}
 	return rules
 }

@@ -93,8 +93,8 @@ func TestLintKnowsEveryWritableHost(t *testing.T) {
 		}
 	}
 	var got []string
-	for _, host := range allowlists.WritableHosts() {
-		got = append(got, host.String())
+	for _, rule := range allowlists.WritableHosts() {
+		got = append(got, rule.Host.String())
 	}
 	if len(want) < 20 || !slices.Equal(got, want) {
 		t.Errorf("writable are %q, want %q", got, want)

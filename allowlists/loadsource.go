@@ -1,6 +1,7 @@
 package allowlists
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -99,12 +100,22 @@ func readConfig(path string, limit int) ([]byte, error) {
 		err = errTooLarge
 	}
 	if err == nil {
-		text, err = readBounded(f, limit)
+		text, err = readSized(f, int(info.Size()), limit)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("reading the configuration: %s: %w", path, err)
 	}
 	return text, nil
+}
+
+// readSized is readBounded for what is size bytes long, if nobody changes it.
+func readSized(r io.Reader, size, limit int) ([]byte, error) {
+	text := bytes.NewBuffer(make([]byte, 0, size+bytes.MinRead))
+	_, err := text.ReadFrom(io.LimitReader(r, int64(limit)+1))
+	if err == nil && text.Len() > limit {
+		return nil, errTooLarge
+	}
+	return text.Bytes(), err
 }
 
 // readBounded reads at most limit bytes; more is errTooLarge.

@@ -30,6 +30,9 @@ var hostSeed = maphash.MakeSeed()
 // have a host with a name, or some of them. Of the same name they are found in
 // that order.
 func newHostTable(rules []Rule, order []int32, kinds bool) hostTable {
+	if len(order) == 0 {
+		return hostTable{}
+	}
 	size := 4
 	for size*3 < len(order)*4 {
 		size *= 2

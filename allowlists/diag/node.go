@@ -26,16 +26,15 @@ func (k Kind) String() string {
 type Node struct {
 	Place
 	Kind Kind
-	// Text is a scalar's value as written, without quotes.
-	Text string
 	// Expanded is set by who replaced variables in Text.
 	Expanded bool
-	Items    []*Node // of a List
-	Entries  []Entry // of a Map, in the order of the file, each key once
+	exact    bool // Text stands in the file byte for byte, from Caret on
+	// Text is a scalar's value as written, without quotes.
+	Text    string
+	Items   []*Node // of a List
+	Entries []Entry // of a Map, in the order of the file, each key once
 	// LastLine is where the value ends, for hiding it.
 	LastLine int
-
-	exact bool // Text stands in the file byte for byte, from Caret on
 }
 
 // An Entry is one key of a Map and its value.

@@ -98,7 +98,8 @@ func readSources(path string) ([]allowlists.Source, error) {
 func digestOf(sources []allowlists.Source) string {
 	sum := sha256.New()
 	for _, s := range sources {
-		fmt.Fprintf(sum, "%s %d\n%s", s.Name, len(s.Text), s.Text)
+		fmt.Fprintf(sum, "%s %d\n", s.Name, len(s.Text))
+		sum.Write(s.Text)
 	}
 	return hex.EncodeToString(sum.Sum(nil))
 }
