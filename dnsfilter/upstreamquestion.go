@@ -72,11 +72,11 @@ func (q question) pack(id uint16, mix bool) ([]byte, error) {
 // mixCase gives each letter of a name in wire form a random case. Length bytes
 // are at most 63 and so never letters.
 func mixCase(name []byte) {
-	var coins [256]byte
-	_, _ = rand.Read(coins[:]) // never fails; crypto/rand
+	var coins [maxNameWire/8 + 1]byte
+	_, _ = rand.Read(coins[:len(name)/8+1]) // never fails; crypto/rand
 	for i, c := range name {
-		if 'a' <= c && c <= 'z' {
-			name[i] = c &^ (coins[i%len(coins)] & 0x20)
+		if 'a' <= c && c <= 'z' && coins[i/8]>>(i%8)&1 == 1 {
+			name[i] = c &^ 0x20
 		}
 	}
 }

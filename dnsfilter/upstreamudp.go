@@ -29,10 +29,10 @@ var errCase = errors.New("the answer does not echo the case of the question")
 // datagrams lends the buffers that answers are read into.
 var datagrams = sync.Pool{New: func() any { return new([maxDatagram]byte) }}
 
-// udpTransport asks over UDP, from a fresh socket, port and ID for every
-// question, and over TCP for what does not fit.
+// udpTransport asks over UDP, under an unpredictable ID and from an unpredictable
+// port (see sockets), and over TCP for what does not fit.
 type udpTransport struct {
-	addr      netip.AddrPort
+	sockets   sockets
 	echoes    *echoes
 	tcp       *streamTransport
 	lowerTill atomic.Int64 // Unix nanoseconds; until then questions are not mixed
@@ -40,7 +40,7 @@ type udpTransport struct {
 
 // newUDPTransport makes the transport of one server; timeout bounds one attempt.
 func newUDPTransport(addr netip.AddrPort, timeout time.Duration, sent *echoes) *udpTransport {
-	return &udpTransport{addr: addr, echoes: sent, tcp: newStreamTransport(dialTCP(addr), timeout)}
+	return &udpTransport{sockets: sockets{addr: addr}, echoes: sent, tcp: newStreamTransport(dialTCP(addr), timeout)}
 }
 
 // ask implements transport. A server that does not echo the case of the
@@ -60,7 +60,8 @@ func (t *udpTransport) ask(ctx context.Context, q question) (*dns.Msg, error) {
 	return reply, err
 }
 
-// askOnce sends the question from a new socket, and again after each loss.
+// askOnce sends the question, and again after each loss. Only a socket whose
+// question was answered is used for another.
 func (t *udpTransport) askOnce(ctx context.Context, q question, mix bool) (*dns.Msg, error) {
 	query, err := q.pack(randomID(), mix)
 	if err != nil {
@@ -70,13 +71,25 @@ func (t *udpTransport) askOnce(ctx context.Context, q question, mix bool) (*dns.
 		defer t.echoes.sending(query)()
 	}
 	// Connected: the kernel picks a random port and drops what others send.
-	conn, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(t.addr))
+	s, err := t.sockets.take()
 	if err != nil {
 		return nil, bare(err)
 	}
-	defer conn.Close()
-	defer context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })()
+	unwatch := context.AfterFunc(ctx, func() { _ = s.SetDeadline(time.Unix(1, 0)) })
+	answer, err := sendAndWait(ctx, s.UDPConn, query, mix)
+	if unwatch() && err == nil {
+		t.sockets.giveBack(s)
+	} else {
+		s.Close()
+	}
+	if err != nil {
+		return nil, err
+	}
+	return parseAnswer(q, answer)
+}
 
+// sendAndWait sends a query until it is answered or ctx ends.
+func sendAndWait(ctx context.Context, conn *net.UDPConn, query []byte, mix bool) ([]byte, error) {
 	for wait := firstResend; ; wait *= 2 {
 		if _, err := conn.Write(query); err != nil && ctx.Err() == nil {
 			return nil, bare(err)
@@ -86,7 +99,7 @@ func (t *udpTransport) askOnce(ctx context.Context, q question, mix bool) (*dns.
 		case ctx.Err() != nil:
 			return nil, ended(ctx)
 		case err == nil:
-			return parseAnswer(q, answer)
+			return answer, nil
 		case errors.Is(err, errCase), errors.Is(err, errTruncated):
 			return nil, err
 		case !isTimeout(err):
@@ -160,4 +173,7 @@ func bare(err error) error {
 }
 
 // close implements transport.
-func (t *udpTransport) close() { t.tcp.close() }
+func (t *udpTransport) close() {
+	t.sockets.close()
+	t.tcp.close()
+}
