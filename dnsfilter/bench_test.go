@@ -37,6 +37,29 @@ func BenchmarkHandle(b *testing.B) {
 	}
 }
 
+// The same where a reply is ready. Last: 0.6 to 0.9 µs and an allocation, the id.
+func BenchmarkQuick(b *testing.B) {
+	for _, bench := range []struct{ rule, name string }{
+		{"cached", "allowed.example"},
+		{"refused", "denied.test"},
+	} {
+		b.Run(bench.rule, func(b *testing.B) {
+			s, _ := quickServer(b, fuzzPools)
+			s.cfg.Observe = func(QueryRecord) {}
+			raw := quickQuestion(b, bench.name, dns.TypeA, 1)
+			prime(s, raw, poolOrigin)
+			from, room, record := poolOrigin, make([]byte, 0, maxUDPReply), new(QueryRecord)
+			b.ReportAllocs()
+			for b.Loop() {
+				_, made := s.quick(raw, &from, time.Now(), room, record, true)
+				if made == nil || !s.observe(made, record) {
+					b.Fatal("nothing is ready")
+				}
+			}
+		})
+	}
+}
+
 // A question and its reply over real sockets, 32 at once, with a record but
 // without a log. Last on one core of a shared virtual machine that others used
 // too, time of both ends together: 10 to 18 µs

@@ -55,6 +55,7 @@ type cellKey struct{ client, addr netip.Addr }
 // cell holds the names of one cellKey, newest first.
 type cell struct {
 	key              cellKey
+	client           *bookClient // of key.client
 	names            []bookName
 	inPool, inClient *list.Element
 	inUnkept         *list.Element // nil: the file has it as it is, or there is none
@@ -110,17 +111,18 @@ func (p *bookPool) cellFor(key cellKey) *cell {
 			client = &bookClient{oldest: list.New()}
 			p.clients[key.client] = client
 		}
-		c = &cell{key: key}
+		c = &cell{key: key, client: client}
 		c.inPool, c.inClient = p.oldest.PushFront(c), client.oldest.PushFront(c)
 		p.cells[key] = c
 		p.byAddr[key.addr] = append(p.byAddr[key.addr], c)
 	}
 	p.oldest.MoveToFront(c.inPool)
-	p.clients[key.client].oldest.MoveToFront(c.inClient)
-	list := p.byAddr[key.addr]
-	at := slices.Index(list, c)
-	copy(list[1:at+1], list[:at])
-	list[0] = c
+	c.client.oldest.MoveToFront(c.inClient)
+	if list := p.byAddr[key.addr]; list[0] != c {
+		at := slices.Index(list, c)
+		copy(list[1:at+1], list[:at])
+		list[0] = c
+	}
 	return c
 }
 
@@ -129,6 +131,12 @@ func (p *bookPool) cellFor(key cellKey) *cell {
 // for longer by the clock's seconds.
 func (c *cell) put(host allowlists.Host, now, expires time.Time) (changed bool) {
 	changed = len(c.names) == 0 || c.names[0].host != host || c.names[0].expires.Unix() < expires.Unix()
+	if len(c.names) == 1 && c.names[0].host == host { // nearly always
+		if expires.After(c.names[0].expires) {
+			c.names[0].expires = expires
+		}
+		return changed
+	}
 	kept := make([]bookName, 1, min(len(c.names)+1, maxNames))
 	kept[0] = bookName{host, expires}
 	for _, n := range c.names {
@@ -148,7 +156,7 @@ func (c *cell) put(host allowlists.Host, now, expires time.Time) (changed bool) 
 func (b *book) count(p *bookPool, c *cell, n int) {
 	b.names += n
 	p.names += n
-	p.clients[c.key.client].names += n
+	c.client.names += n
 }
 
 // lookup gives the names that still stand for addr in a pool: first those that

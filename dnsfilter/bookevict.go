@@ -35,15 +35,14 @@ func (b *book) evict(p *bookPool, adder netip.Addr, stays *cell) {
 // remove takes a cell out of everything.
 func (b *book) remove(p *bookPool, c *cell) {
 	b.count(p, c, -len(c.names))
-	client := p.clients[c.key.client]
 	if c.inUnkept != nil {
 		b.unkept.Remove(c.inUnkept)
 		c.inUnkept = nil
 	}
 	p.oldest.Remove(c.inPool)
-	client.oldest.Remove(c.inClient)
+	c.client.oldest.Remove(c.inClient)
 	delete(p.cells, c.key)
-	if client.oldest.Len() == 0 {
+	if c.client.oldest.Len() == 0 {
 		delete(p.clients, c.key.client)
 	}
 	list := p.byAddr[c.key.addr]

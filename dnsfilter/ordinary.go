@@ -18,8 +18,8 @@ const (
 // an OPT record without options but cookies. parseInquiry reads each of them,
 // too, and gives the same.
 type ordinary struct {
-	name  []byte // lower case, without the final dot; in buf
 	buf   [maxWireName]byte
+	n     int  // bytes of the name in buf
 	mixed bool // the name came with upper case
 	end   int  // behind the question section
 	qtype uint16
@@ -82,9 +82,13 @@ func (o *ordinary) parseName(raw []byte) bool {
 	if n == 0 || off >= len(raw) {
 		return false
 	}
-	o.name = o.buf[:n-1]
+	o.n = n - 1
 	return true
 }
+
+// name is the name in lower case, without the final dot. It is not kept as a
+// slice, as one that points to itself would have every question allocated.
+func (o *ordinary) name() []byte { return o.buf[:o.n] }
 
 // optSize is how long an OPT record without options is: a root name, type,
 // class, TTL and the length of the rest.
@@ -120,7 +124,7 @@ func (o *ordinary) limit() int {
 
 // asked is the name in the case it came, without the final dot.
 func (o *ordinary) asked(raw []byte) string {
-	name := append([]byte(nil), o.name...)
+	name := append([]byte(nil), o.name()...)
 	for i, off := 0, headerSize; raw[off] != 0; off += int(raw[off]) + 1 {
 		i += copy(name[i:], raw[off+1:off+1+int(raw[off])]) + 1
 	}

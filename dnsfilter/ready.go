@@ -64,10 +64,10 @@ func (t *readies) get(pool *allowlists.Pool, o *ordinary) *ready {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	// The keys stand where they are used, so that none of the names is copied.
-	if r := t.young[readyKey{pool, string(o.name), o.qtype, o.flags, o.edns}]; r != nil {
+	if r := t.young[readyKey{pool, string(o.name()), o.qtype, o.flags, o.edns}]; r != nil {
 		return r
 	}
-	r := t.old[readyKey{pool, string(o.name), o.qtype, o.flags, o.edns}]
+	r := t.old[readyKey{pool, string(o.name()), o.qtype, o.flags, o.edns}]
 	if r != nil {
 		t.put(r)
 	}
@@ -109,7 +109,7 @@ func (s *Server) prepare(raw, reply []byte, pool *allowlists.Pool, out *outcome,
 		return
 	}
 	made := &ready{
-		key:  readyKey{pool, string(o.name), o.qtype, o.flags, o.edns},
+		key:  readyKey{pool, string(o.name()), o.qtype, o.flags, o.edns},
 		wire: slices.Clone(reply), entry: out.again.entry, until: policy.NextExpiry(r.Time), rest: *r,
 		follows: r.Cause() == allowlists.NotInAllowlist && everyHostHas(o.qtype),
 	}
