@@ -159,14 +159,32 @@ func (l *lookalikes) of(d likeDomain, least int) (allowed likeDomain, how string
 	if itself := l.find('x', d.key(), func(known likeDomain) bool { return known.key() == d.key() }); len(itself) > 0 {
 		return allowed, "", false
 	}
+	if allowed, how, ok = l.alike(d, least); ok || letters(d.label) < least {
+		return allowed, how, ok
+	}
+	found := l.find('d', d.label, func(known likeDomain) bool {
+		return known.label == d.label && endsAsTLD(known.suffix)
+	})
+	if len(found) > 0 && endsAsTLD(d.suffix) {
+		return found[0], "with another ending", true
+	}
+	return allowed, "", false
+}
+
+// alike gives a domain under the same public suffix that another might be taken
+// for, and in which way it differs.
+func (l *lookalikes) alike(d likeDomain, least int) (known likeDomain, how string, ok bool) {
 	looks := skeleton(d.label)
-	for _, known := range l.find('s', looks, func(known likeDomain) bool { return known.suffix == d.suffix && skeleton(known.label) == looks }) {
+	same := func(known likeDomain) bool {
+		return known.suffix == d.suffix && known.label != d.label && skeleton(known.label) == looks
+	}
+	for _, known := range l.find('s', looks, same) {
 		if max(letters(d.label), letters(known.label)) >= least {
 			return known, "which looks the same", true
 		}
 	}
 	if letters(d.label) < least {
-		return allowed, "", false
+		return known, "", false
 	}
 	near := func(known likeDomain) bool { return known.suffix == d.suffix && oneEdit(known.label, d.label) }
 	if found := l.find('d', d.label, near); len(found) > 0 {
@@ -177,13 +195,7 @@ func (l *lookalikes) of(d likeDomain, least int) (allowed likeDomain, how string
 			return found[0], "one letter away", true
 		}
 	}
-	found := l.find('d', d.label, func(known likeDomain) bool {
-		return known.label == d.label && endsAsTLD(known.suffix)
-	})
-	if len(found) > 0 && endsAsTLD(d.suffix) {
-		return found[0], "with another ending", true
-	}
-	return allowed, "", false
+	return known, "", false
 }
 
 // find gives the domains that have a spelling of a kind and fit.

@@ -55,6 +55,9 @@ func (e *edit) order() int {
 // errNoAmend says that a file is written in a way that lines cannot be put into.
 var errNoAmend = errors.New("its lists are written in a way that lines cannot be added to; write each item on a line of its own")
 
+// errNoLine says that what is to be added is not one line of printable ASCII.
+var errNoLine = errors.New("what is to be added is no plain line")
+
 // Amend adds to the pools of a configuration, which has no error. It gives the
 // files that change. The error says which pool cannot be amended; then nothing
 // of any is given.
@@ -96,6 +99,11 @@ func Amend(sources []Source, amendments []Amendment) ([]Amended, error) {
 func amendPool(files []*amendFile, pool, key string, lines []Line) error {
 	if len(lines) == 0 {
 		return nil
+	}
+	for _, l := range lines {
+		if strings.ContainsFunc(l.Text+l.Note, func(r rune) bool { return r < 0x20 || r > 0x7e }) {
+			return errNoLine
+		}
 	}
 	var home *amendFile
 	for _, f := range files {

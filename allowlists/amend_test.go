@@ -169,6 +169,16 @@ func TestAmendRefuses(t *testing.T) {
 	}
 }
 
+// TestAmendPlainLines: nothing that could begin another line gets into a file.
+func TestAmendPlainLines(t *testing.T) {
+	source := []Source{{"a.yaml", []byte("pools:\n  build:\n    allow:\n      - a.example\n")}}
+	for _, l := range []Line{{Text: "b.example\n      - c.example"}, {Text: "b.example", Note: "x\r      - c.example"}, {Text: "b.example", Note: "x\u2028", Review: true}} {
+		if amended, err := Amend(source, []Amendment{{Pool: "build", Allow: []Line{l}}}); err == nil {
+			t.Errorf("%q", amended[0].New)
+		}
+	}
+}
+
 // TestAmendFiles: of a directory, the file that has the list is amended.
 func TestAmendFiles(t *testing.T) {
 	sources := []Source{

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"sallyport/alerting"
 	"sallyport/allowlists"
 )
 
@@ -15,6 +16,7 @@ type sift struct {
 	pool   *allowlists.Pool
 	config *Config
 
+	like    *alerting.LikeNames
 	wanted  []*wanted // to be suggested, by host
 	doubts  []doubtful
 	avoided []allowlists.Host // that no preset may cover: a detector spoke of them
@@ -28,6 +30,11 @@ func (s *sift) run() {
 		hosts = append(hosts, w)
 	}
 	slices.SortFunc(hosts, func(a, b *wanted) int { return strings.Compare(a.host.String(), b.host.String()) })
+	names := make([]allowlists.Host, len(hosts))
+	for i, w := range hosts {
+		names[i] = w.host
+	}
+	s.like = alerting.NewLikeNames(names, s.pool)
 	for host := range s.marks.hosts {
 		s.avoided = append(s.avoided, host)
 	}
@@ -125,7 +132,10 @@ func (s *sift) echo(host allowlists.Host) bool {
 
 // doubt says why a person is to look at a host; "" if nobody has to.
 func (s *sift) doubt(w *wanted) string {
+	like, alike := s.like.Of(w.host)
 	switch {
+	case alike:
+		return "its domain looks like " + like
 	case len(s.needed(w)) > 0:
 		return "it leads to a private or other special address"
 	case len(w.jobs) < s.config.MinJobs && !w.more:
