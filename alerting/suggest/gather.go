@@ -17,9 +17,10 @@ const (
 	maxJobs    = 256    // jobs counted of one host
 	maxAllJobs = 400000 // and of all
 	maxLeft    = 2000   // destinations left out, of one pool
-	maxKept    = 8      // ids, clients and addresses of one host; ports, too
+	maxKept    = 8      // clients and addresses of one host; ports, too
 	maxChains  = 50000  // names that answers led through
-	maxTold    = 50000  // names and ids in alerts
+	maxTold    = 50000  // names in alerts
+	maxRecent  = 65536  // events that an alert may name as evidence
 )
 
 // A gather takes events and remembers what enforce would refuse.
@@ -34,10 +35,30 @@ type gather struct {
 	chains int
 	told   int
 	unseen int
+	recent recent
+}
+
+// recent are the hosts of the latest events, by id: an alert comes soon after
+// the events that it names.
+type recent struct {
+	hosts map[string]allowlists.Host
+	ids   []string // a ring, once it is full
+	next  int
+}
+
+func (r *recent) add(id string, host allowlists.Host) {
+	if len(r.ids) < maxRecent {
+		r.ids = append(r.ids, id)
+	} else {
+		delete(r.hosts, r.ids[r.next])
+		r.ids[r.next] = id
+		r.next = (r.next + 1) % maxRecent
+	}
+	r.hosts[id] = host
 }
 
 func newGather(policy *allowlists.Policy, config Config) *gather {
-	return &gather{config: config, policy: policy, judge: replay.NewJudge(policy, config.Search), pools: make(map[string]*poolLog), seed: maphash.MakeSeed()}
+	return &gather{config: config, policy: policy, judge: replay.NewJudge(policy, config.Search), pools: make(map[string]*poolLog), seed: maphash.MakeSeed(), recent: recent{hosts: make(map[string]allowlists.Host)}}
 }
 
 // A poolLog is what one pool was refused, or would have been.
@@ -64,8 +85,7 @@ type wanted struct {
 	special []netip.Addr
 	clients []netip.Addr // at most maxKept; many if there are more
 	many    bool
-	ids     []string // of the first events, and the latest
-	search  bool     // the log says that it is an allowed name and a search suffix
+	search  bool // the log says that it is an allowed name and a search suffix
 	jobs    map[uint64]struct{}
 	more    bool // there are more jobs than counted
 }
@@ -124,9 +144,15 @@ func (g *gather) take(e *alerting.Event) {
 // alert takes an alert for the pool that it names and that of its client.
 func (g *gather) alert(e *alerting.Event, pool string) {
 	for _, name := range slices.Compact([]string{e.Pool, pool}) {
-		if name != "" && g.policy.Pool(name) != nil && g.told < maxTold {
-			g.told += g.pool(name).marks.alert(e)
+		if name == "" || g.policy.Pool(name) == nil {
+			continue
 		}
+		p := g.pool(name)
+		if g.told >= maxTold || len(p.marks.scans) >= maxScans {
+			p.marks.full = true
+			continue
+		}
+		g.told += p.marks.alert(e, g.recent.hosts)
 	}
 }
 
@@ -151,6 +177,9 @@ func (g *gather) follow(p *poolLog, e *alerting.Event) {
 // refusal takes an event that enforce refuses.
 func (g *gather) refusal(p *poolLog, e *alerting.Event, d allowlists.Decision) {
 	host, err := allowlists.ParseHost(e.Host)
+	if err == nil {
+		g.recent.add(e.ID, host)
+	}
 	why := unwanted(d)
 	if why == "" {
 		why = unread(e)
@@ -263,12 +292,6 @@ func (g *gather) count(w *wanted, e *alerting.Event) {
 		} else {
 			w.many = true
 		}
-	}
-	if len(w.ids) < 2*maxKept {
-		w.ids = append(w.ids, e.ID)
-	} else {
-		copy(w.ids[maxKept:], w.ids[maxKept+1:])
-		w.ids[2*maxKept-1] = e.ID
 	}
 }
 

@@ -16,8 +16,8 @@ import (
 type marks struct {
 	hosts   map[allowlists.Host]string // the kind of alert
 	domains map[allowlists.Host]string // the same for everything at and below a name
-	ids     map[string]string          // events that are evidence of a client's doings
 	scans   []scan
+	full    bool // there were more alerts than are remembered
 }
 
 // A scan is a client that looked around.
@@ -30,11 +30,12 @@ type scan struct {
 const maxScans = 1024
 
 func newMarks() marks {
-	return marks{hosts: make(map[allowlists.Host]string), domains: make(map[allowlists.Host]string), ids: make(map[string]string)}
+	return marks{hosts: make(map[allowlists.Host]string), domains: make(map[allowlists.Host]string)}
 }
 
-// alert takes an alert, and gives how much there is to remember of it.
-func (m *marks) alert(e *alerting.Event) int {
+// alert takes an alert, and gives how much there is to remember of it. recent are
+// the hosts of events that it may name as evidence.
+func (m *marks) alert(e *alerting.Event, recent map[string]allowlists.Host) int {
 	before := m.size()
 	host, err := allowlists.ParseHost(e.Host)
 	switch e.Alert {
@@ -43,13 +44,11 @@ func (m *marks) alert(e *alerting.Event) int {
 			m.domains[domain] = e.Alert
 		}
 	case alerting.AlertScan:
-		if len(m.scans) < maxScans {
-			m.scans = append(m.scans, scan{e.Client, e.First, e.Last})
-		}
-		m.evidence(e)
+		m.scan(scan{e.Client, e.First, e.Last})
+		m.evidence(e, recent)
 		return m.size() - before
 	case alerting.AlertDeniedThenDirect:
-		m.evidence(e)
+		m.evidence(e, recent)
 	case alerting.AlertDirectIP, alerting.AlertMetadataAccess, alerting.AlertForeignResolver, alerting.AlertRebinding,
 		alerting.AlertSNIMismatch, alerting.AlertUploadVolume:
 	default:
@@ -61,11 +60,25 @@ func (m *marks) alert(e *alerting.Event) int {
 	return m.size() - before
 }
 
-func (m *marks) size() int { return len(m.hosts) + len(m.domains) + len(m.ids) }
+// scan takes a scan, of which the log has a line whenever it went on.
+func (m *marks) scan(s scan) {
+	for i := range m.scans {
+		if known := &m.scans[i]; known.client == s.client && known.first.Equal(s.first) {
+			known.last = s.last
+			return
+		}
+	}
+	m.scans = append(m.scans, s)
+}
 
-func (m *marks) evidence(e *alerting.Event) {
+func (m *marks) size() int { return len(m.hosts) + len(m.domains) }
+
+// evidence marks the hosts of the events that an alert about a client names.
+func (m *marks) evidence(e *alerting.Event, recent map[string]allowlists.Host) {
 	for _, id := range e.Evidence {
-		m.ids[id] = e.Alert
+		if host, ok := recent[id]; ok {
+			m.hosts[host] = e.Alert
+		}
 	}
 }
 
@@ -102,11 +115,6 @@ func (m *marks) of(w *wanted) string {
 	for name, dotted := w.host.String(), true; dotted; _, name, dotted = strings.Cut(name, ".") {
 		if host, err := allowlists.ParseHost(name); err == nil && m.domains[host] != "" {
 			return m.domains[host]
-		}
-	}
-	for _, id := range w.ids {
-		if kind := m.ids[id]; kind != "" {
-			return kind
 		}
 	}
 	first, last := w.span()

@@ -134,6 +134,8 @@ func (s *sift) echo(host allowlists.Host) bool {
 func (s *sift) doubt(w *wanted) string {
 	like, alike := s.like.Of(w.host)
 	switch {
+	case s.marks.full:
+		return "the log has more alerts than are remembered"
 	case alike:
 		return "its domain looks like " + like
 	case len(s.needed(w)) > 0:

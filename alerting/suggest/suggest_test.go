@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"sallyport/alerting"
 	"sallyport/alerting/foreignlog"
 	"sallyport/alerting/suggest"
 	"sallyport/allowlists"
@@ -74,6 +75,43 @@ func suggestion(t *testing.T, path, text string) string {
 		}
 	}
 	return b.String()
+}
+
+// alarm is an alert about a host.
+func alarm(kind, host, evidence string) string {
+	return `{"v":1,"time":"2026-11-20T12:00:00.000000Z","kind":"alert","id":"a","pool":"build","client":"10.20.0.7","alert":"` + kind + `","severity":"high","summary":"s","key":"` +
+		kind + `/build/x","count":1,"first":"2026-11-20T12:00:00Z","last":"2026-11-20T12:00:00Z","evidence":["` + evidence + `"],"host":"` + host + `"}` + "\n"
+}
+
+// TestSuggestAlerts: neither many questions nor many alerts make one forgotten.
+func TestSuggestAlerts(t *testing.T) {
+	t.Parallel()
+	file := load(t, "pools: {build: {sources: [10.20.0.0/24]}}\n")
+	open := func(id, host string) string {
+		return strings.NewReplacer("k3v9x2m4p7qa", id, `"allow","reason":"allowed-by-audit","would":"not-in-allowlist"`, `"deny","reason":"not-in-allowlist"`).Replace(asked(host, "A"))
+	}
+	later := strings.Repeat(open("other", "second.example"), 100)
+	few := open("its-id", "second.example") + later + alarm(alerting.AlertDeniedThenDirect, "first.example", "its-id") + later + open("x", "third.example")
+	var many strings.Builder
+	for i := range 50001 {
+		many.WriteString(alarm(alerting.AlertRebinding, fmt.Sprintf("h%d.example", i), ""))
+	}
+	for _, c := range []struct {
+		name, log           string
+		allow, review, left int
+	}{{"an alert by its evidence", few, 1, 0, 1}, {"more alerts than are remembered", many.String() + few, 0, 2, 0}} {
+		source, err := foreignlog.Probe("-", foreignlog.FormatNamed("sallyport"), foreignlog.Options{}, strings.NewReader(c.log))
+		if err != nil {
+			t.Fatal(err)
+		}
+		result, err := suggest.Run(context.Background(), suggest.Config{Sources: []*foreignlog.Source{source}, Spec: file.Spec, MinJobs: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p := result.Pools[0]; len(p.Allow) != c.allow || len(p.Review) != c.review || len(p.Left) != c.left {
+			t.Errorf("%s: %+v", c.name, p)
+		}
+	}
 }
 
 // asked is a question that audit let pass, of one client on one day.
