@@ -54,13 +54,19 @@ func redirected(e *alerting.Event, pool *allowlists.Pool) allowlists.Decision {
 }
 
 // standsFor is the name of a redirected connection: the one it claimed, else the
-// first that the pool was answered with and that is allowed, else the first.
+// first that the pool was answered with and that is allowed, with this address,
+// as its answer would have lacked another; else the first.
 func standsFor(e *alerting.Event, pool *allowlists.Pool) string {
 	if e.Via == foreignlog.ViaTLS && e.SNI != "" {
 		return e.SNI
 	}
 	for _, name := range e.Names {
-		if host, err := allowlists.ParseHost(name); err == nil && pool.DecideConn(host, e.Port, e.Time).Reason == allowlists.Allowed {
+		host, err := allowlists.ParseHost(name)
+		if err != nil {
+			continue
+		}
+		by := pool.DecideConn(host, e.Port, e.Time)
+		if by.Reason == allowlists.Allowed && (!e.IP.IsValid() || pool.DecideDial(by, e.IP, e.Port, e.Time).Reason == allowlists.Allowed) {
 			return name
 		}
 	}
