@@ -87,8 +87,6 @@ type correlator struct {
 	suspects  suspects
 	day       *day // nil without a daily summary
 	dayUnkept bool // day is to be kept
-
-	daily time.Duration // when the daily summary is due, since midnight in UTC
 }
 
 // newCorrelator checks the configuration and opens nothing.
@@ -104,12 +102,8 @@ func newCorrelator(config correlatorConfig) (*correlator, error) {
 		unkept: make(chan struct{}, 1), storing: make(chan struct{}, 1), suspects: newSuspects(),
 		durable: config.store != nil || config.alerts.StateDir != "", store: config.store,
 	}
-	daily, wanted, err := clock(config.alerts.Slack.Daily)
-	if err != nil {
-		return nil, fmt.Errorf("alerts.slack.daily: %w", err)
-	}
-	if wanted {
-		c.daily, c.day = daily, newDay(eventTime(config.now()))
+	if config.alerts.Slack.Daily.Set {
+		c.day = newDay(eventTime(config.now()))
 	}
 	c.window = config.duration("denied_then_direct_window", 30*time.Second)
 	c.keep = config.duration("webhook_keep", 24*time.Hour)

@@ -11,21 +11,8 @@ import (
 // storeDay is the kind of the record that holds the day so far, key "".
 const storeDay = "day"
 
-// clock reads alerts.slack.daily: the time since midnight in UTC, and whether
-// there is one.
-func clock(text string) (time.Duration, bool, error) {
-	if text == "" {
-		return 0, false, nil
-	}
-	at, err := time.Parse("15:04", text)
-	if err != nil {
-		return 0, false, fmt.Errorf("%q is no time of day", text)
-	}
-	return time.Duration(at.Hour())*time.Hour + time.Duration(at.Minute())*time.Minute, true, nil
-}
-
-// ends is when a day that began at from is over: the next time that the clock
-// shows at, in UTC.
+// ends is when a day that began at from is over: the next time that it is at
+// since midnight in UTC.
 func ends(from time.Time, at time.Duration) time.Time {
 	end := from.UTC().Truncate(24 * time.Hour).Add(at)
 	if !end.After(from) {
@@ -40,7 +27,7 @@ func (c *correlator) dayWait(s *sink, now time.Time) time.Duration {
 	if !s.daily || c.day == nil {
 		return time.Hour
 	}
-	return min(time.Hour, max(0, ends(c.day.From, c.daily).Sub(now)))
+	return min(time.Hour, max(0, ends(c.day.From, c.config.alerts.Slack.Daily.Since).Sub(now)))
 }
 
 // dayMessage makes the daily summary if it is due, and begins the next day; nil

@@ -16,7 +16,7 @@ import (
 // toDaily has the one sink send a summary at nine, UTC.
 func toDaily() allowlists.Alerts {
 	alerts := toSlack()
-	alerts.Slack.Daily = "09:00"
+	alerts.Slack.Daily = allowlists.TimeOfDay{Set: true, Since: 9 * time.Hour}
 	return alerts
 }
 

@@ -13,68 +13,95 @@ import (
 type policyTrouble struct{}
 
 func (policyTrouble) observe(e *Event, _ time.Time) []finding {
-	severity, subject, summary := Medium, "", ""
+	var t ownTrouble
 	switch {
-	case e.Kind == KindSystem && e.Event == SystemReloadFailed:
-		subject, summary = SystemReloadFailed, "the policy was not reloaded; the last good one goes on serving"
-	case e.Kind == KindSystem && e.Event == SystemLogDegraded:
-		switch e.Details["state"] {
-		case logWell:
-			return nil
-		case logMissing, logReplaced, logMoved:
-			subject, summary = SystemLogDegraded+" file", "the file of the event log was not left alone"
-		default:
-			subject, summary = SystemLogDegraded, "the event log is degraded"
-		}
-		if cause, ok := e.Details["cause"].(string); ok && cause != "" {
-			summary += ": " + cause
-		}
-	case e.Kind == KindSystem && e.Event == SystemStateFailed:
-		switch e.Details["state"] {
-		case stateWell:
-			return nil
-		case stateWrite:
-			subject, summary = SystemStateFailed, "the state of alerts is not kept"
-		default:
-			subject, summary = SystemStateFailed+" "+stateDamaged, "the kept state of alerts was deleted or damaged"
-		}
-		if cause, ok := e.Details["error"].(string); ok && cause != "" {
-			summary += ": " + cause
-		}
-	case e.Kind == KindSystem && e.Event == SystemBookFailed:
-		if e.Details["state"] == stateWell {
-			return nil
-		}
-		subject, summary = SystemBookFailed, "the book of answers is not kept as it should be"
-		if cause, ok := e.Details["error"].(string); ok && cause != "" {
-			summary += ": " + cause
-		}
-	case e.Kind == KindSystem && e.Event == SystemEnforcement:
-		switch lost, _ := e.Details["lost"].(bool); {
-		case e.Details["state"] == "not-in-place":
-			severity, subject, summary = High, SystemEnforcement, "enforcement is not in place"
-		case lost:
-			severity, subject, summary = High, SystemEnforcement, "enforcement can no longer be measured"
-		default:
-			return nil
-		}
-		if faults := texts(e.Details["faults"]); len(faults) > 0 {
-			summary += ": " + faults[0]
-		}
+	case e.Kind == KindSystem:
+		t = systemTrouble(e)
 	case !decides(e) || !e.Refused():
-		return nil
 	case e.Reason == allowlists.LogDegraded, e.Reason == allowlists.NotReady, e.Reason == allowlists.ShuttingDown,
 		e.Reason == allowlists.InternalError:
-		subject, summary = e.Reason.String(), fmt.Sprintf("work is refused: %s", e.Reason)
-	default:
+		t = ownTrouble{Medium, e.Reason.String(), fmt.Sprintf("work is refused: %s", e.Reason)}
+	}
+	if t.subject == "" {
 		return nil
 	}
-	f := finding{alert: AlertPolicy, severity: severity, subject: subject, summary: summary, time: e.Time}
+	f := finding{alert: AlertPolicy, severity: t.severity, subject: t.subject, summary: t.summary, time: e.Time}
 	if e.ID != "" {
 		f.evidence = []string{e.ID}
 		f.pool, f.client = e.Pool, e.Subject().Key()
 	}
 	return []finding{f}
+}
+
+// An ownTrouble is what is wrong with us; zero: nothing.
+type ownTrouble struct {
+	severity         Severity
+	subject, summary string
+}
+
+// systemTrouble reads what a system event says is wrong.
+func systemTrouble(e *Event) ownTrouble {
+	switch e.Event {
+	case SystemReloadFailed:
+		return ownTrouble{Medium, SystemReloadFailed, "the policy was not reloaded; the last good one goes on serving"}
+	case SystemLogDegraded:
+		return logTrouble(e).because(e.Details["cause"])
+	case SystemStateFailed:
+		return stateTrouble(e).because(e.Details["error"])
+	case SystemBookFailed:
+		if e.Details["state"] == stateWell {
+			return ownTrouble{}
+		}
+		return ownTrouble{Medium, SystemBookFailed, "the book of answers is not kept as it should be"}.because(e.Details["error"])
+	case SystemEnforcement:
+		return enforcementTrouble(e)
+	default:
+		return ownTrouble{}
+	}
+}
+
+func logTrouble(e *Event) ownTrouble {
+	switch e.Details["state"] {
+	case logWell:
+		return ownTrouble{}
+	case logMissing, logReplaced, logMoved:
+		return ownTrouble{Medium, SystemLogDegraded + " file", "the file of the event log was not left alone"}
+	default:
+		return ownTrouble{Medium, SystemLogDegraded, "the event log is degraded"}
+	}
+}
+
+func stateTrouble(e *Event) ownTrouble {
+	switch e.Details["state"] {
+	case stateWell:
+		return ownTrouble{}
+	case stateWrite:
+		return ownTrouble{Medium, SystemStateFailed, "the state of alerts is not kept"}
+	default:
+		return ownTrouble{Medium, SystemStateFailed + " " + stateDamaged, "the kept state of alerts was deleted or damaged"}
+	}
+}
+
+func enforcementTrouble(e *Event) ownTrouble {
+	t := ownTrouble{High, SystemEnforcement, "enforcement can no longer be measured"}
+	switch lost, _ := e.Details["lost"].(bool); {
+	case e.Details["state"] == "not-in-place":
+		t.summary = "enforcement is not in place"
+	case !lost:
+		return ownTrouble{}
+	}
+	if faults := texts(e.Details["faults"]); len(faults) > 0 {
+		return t.because(faults[0])
+	}
+	return t
+}
+
+// because adds a cause, if there is one, to what is wrong.
+func (t ownTrouble) because(cause any) ownTrouble {
+	if text, ok := cause.(string); ok && text != "" && t.subject != "" {
+		t.summary += ": " + text
+	}
+	return t
 }
 
 func (policyTrouble) expire(time.Time) {}

@@ -65,14 +65,21 @@ func checkPlaces(t *testing.T, k *taker, path string) {
 	}
 }
 
+// newTakenLog makes an Alerting that does not run yet, with a log in a file and a
+// stand-in for the correlator.
+func newTakenLog(t *testing.T) (*gateLog, *taker, string) {
+	t.Helper()
+	path, k := filepath.Join(t.TempDir(), "events.jsonl"), &taker{}
+	g := newLog(t, toFile(path))
+	g.SetReader(k.reader())
+	return g, k, path
+}
+
 // TestARefusalIsInAFileThatHasANameWhateverBecomesOfTheLog deletes and replaces
 // the file before each refusal.
 func TestARefusalIsInAFileThatHasANameWhateverBecomesOfTheLog(t *testing.T) {
 	t.Parallel()
-	path := filepath.Join(t.TempDir(), "events.jsonl")
-	k := &taker{}
-	g := newLog(t, toFile(path))
-	g.SetReader(k.reader())
+	g, k, path := newTakenLog(t)
 	g.run(t)
 	for i := range 20 {
 		id := "r" + strconv.Itoa(i)
@@ -106,10 +113,7 @@ func TestARefusalIsInAFileThatHasANameWhateverBecomesOfTheLog(t *testing.T) {
 // TestALogThatIsDeletedWhileNothingHappensIsMadeAgain within a second or two.
 func TestALogThatIsDeletedWhileNothingHappensIsMadeAgain(t *testing.T) {
 	t.Parallel()
-	path := filepath.Join(t.TempDir(), "events.jsonl")
-	k := &taker{}
-	g := newLog(t, toFile(path))
-	g.SetReader(k.reader())
+	g, k, path := newTakenLog(t)
 	g.run(t)
 	g.Record(refusal("r"))
 	must(t, os.Remove(path))
@@ -194,10 +198,7 @@ func TestALogThatIsDeletedBeforeItWasReadBackCostsNothing(t *testing.T) {
 // the new file, and copies and truncates.
 func TestRotationsAreNoFaults(t *testing.T) {
 	t.Parallel()
-	path := filepath.Join(t.TempDir(), "events.jsonl")
-	k := &taker{}
-	g := newLog(t, toFile(path))
-	g.SetReader(k.reader())
+	g, k, path := newTakenLog(t)
 	g.run(t)
 	looked := func() { // two refusals, as a look may come behind the first
 		g.Look()
@@ -246,10 +247,7 @@ func TestRotationsAreNoFaults(t *testing.T) {
 // TestARenameWithoutSIGHUPIsNoticed after a while.
 func TestARenameWithoutSIGHUPIsNoticed(t *testing.T) {
 	t.Parallel()
-	path := filepath.Join(t.TempDir(), "events.jsonl")
-	k := &taker{}
-	g := newLog(t, toFile(path))
-	g.SetReader(k.reader())
+	g, k, path := newTakenLog(t)
 	g.SetMoveGrace(time.Millisecond)
 	g.run(t)
 	g.Record(refusal("a"))
@@ -332,10 +330,7 @@ func TestAStallShowsThoughNobodyWaits(t *testing.T) {
 // file is compressed and gone already.
 func TestARotationThatDeletesAtOnceLosesNothing(t *testing.T) {
 	t.Parallel()
-	path := filepath.Join(t.TempDir(), "events.jsonl")
-	k := &taker{}
-	g := newLog(t, toFile(path))
-	g.SetReader(k.reader())
+	g, k, path := newTakenLog(t)
 	var start alerting.Position
 	g.SetKept(func() alerting.Position { return start })
 	must(t, g.Open())

@@ -219,6 +219,14 @@ func (s *groups) delivered(sink string, now time.Time) {
 	s.forgetMessage(sink)
 }
 
+// takeBack is forgetMessage for a message that can be made anew: a summary, whose
+// day is over, stays as it is.
+func (s *groups) takeBack(sink string) {
+	if m := s.sending[sink]; m != nil && m.Day == nil {
+		s.forgetMessage(sink)
+	}
+}
+
 // forgetMessage ends a sink's message without a delivery; what it told is due again.
 func (s *groups) forgetMessage(sink string) {
 	delete(s.sending, sink)

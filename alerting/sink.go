@@ -188,7 +188,7 @@ func newSlackSinks(slack allowlists.Slack, links allowlists.Links, client doer) 
 	}
 	fits := func(g *group) bool { return g.Severity >= least }
 	s := newSink("slack", slackMost, poster, shared, first(routes, fits))
-	s.daily = slack.Daily != ""
+	s.daily = slack.Daily.Set
 	return append(sinks, s), nil
 }
 

@@ -130,6 +130,21 @@ func newOf(posts []posted) (sum int) {
 	return sum
 }
 
+// findingsIn is how many findings posts tell of, by group what the last one says,
+// and in all.
+func findingsIn(posts []posted) (counts map[string]int, sum int) {
+	counts = make(map[string]int)
+	for _, p := range posts {
+		for _, a := range p.Alerts {
+			counts[a.ID] = a.Count
+		}
+	}
+	for _, count := range counts {
+		sum += count
+	}
+	return counts, sum
+}
+
 func TestTenThousandRefusalsAreTwoMessagesAMinute(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -137,18 +137,8 @@ func TestTenMinutesDownLoseNothing(t *testing.T) {
 				time.Sleep(20 * time.Minute)
 				r.stop()
 				_, bodies := r.got()
-				told := map[string]int{} // by group: the last count
-				for _, post := range readPosts(t, bodies) {
-					for _, a := range post.Alerts {
-						told[a.ID] = a.Count
-					}
-				}
-				sum := 0
-				for _, count := range told {
-					sum += count
-				}
-				if sum != 20 {
-					t.Errorf("the last messages count %d of 20 findings: %v", sum, told)
+				if counts, sum := findingsIn(readPosts(t, bodies)); sum != 20 {
+					t.Errorf("the last messages count %d of 20 findings: %v", sum, counts)
 				}
 			})
 		})

@@ -71,8 +71,8 @@ func (c *correlator) retry(s *sink, sent delivery, failures int) {
 	if failures == 1 {
 		c.config.system(SystemSinkFailing, map[string]any{"sink": s.name, "state": "failing", "cause": sent.cause})
 	}
-	if m := c.groups.sending[s.name]; sent.definite && (m == nil || m.Day == nil) { // a summary stays as it is
-		c.groups.forgetMessage(s.name)
+	if sent.definite {
+		c.groups.takeBack(s.name)
 	}
 }
 
@@ -86,9 +86,7 @@ func (c *correlator) stopSink(s *sink, cause string) {
 	c.metrics.deliveries.WithLabelValues(s.name, outcomeFailed).Inc()
 	c.metrics.sinkUp.WithLabelValues(s.name).Set(0)
 	c.mu.Lock()
-	if m := c.groups.sending[s.name]; m == nil || m.Day == nil {
-		c.groups.forgetMessage(s.name)
-	}
+	c.groups.takeBack(s.name)
 	c.config.system(SystemSinkStopped, map[string]any{"sink": s.name, "cause": cause, "kept_hours": c.keep.Hours()})
 	c.count(&finding{
 		alert: AlertPolicy, severity: High, subject: "sink " + s.name, time: eventTime(now),

@@ -183,17 +183,11 @@ func TestTenMinutesOfAWayThatFailsLoseNothing(t *testing.T) {
 // check holds what was taken: everything, and nothing three times.
 func (f *farEnd) check(t *testing.T) {
 	t.Helper()
-	counts, posts := map[string]int{}, map[string]int{} // last count by group; posts by id
-	for _, post := range readPosts(t, f.hooks) {
+	all, posts := readPosts(t, f.hooks), map[string]int{} // by id
+	for _, post := range all {
 		posts[post.ID]++
-		for _, a := range post.Alerts {
-			counts[a.ID] = a.Count
-		}
 	}
-	sum := 0
-	for _, count := range counts {
-		sum += count
-	}
+	counts, sum := findingsIn(all)
 	if sum != 20 {
 		t.Errorf("the last posts count %d of 20 findings: %v", sum, counts)
 	}

@@ -43,7 +43,7 @@ func (l *loader) fillSettings(v values) {
 		Thresholds: thresholds(v),
 		Slack: Slack{
 			WebhookURL: l.slackWebhook(v), MinSeverity: get[string](v, "alerts.slack.min_severity"),
-			Daily: get[string](v, "alerts.slack.daily"), Routes: l.routes(v["alerts.slack.routes"]),
+			Daily: get[TimeOfDay](v, "alerts.slack.daily"), Routes: l.routes(v["alerts.slack.routes"]),
 		},
 		Webhook: Webhook{URL: l.secretPair(v, "alerts.webhook.url"), HMACSecret: l.secretPair(v, "alerts.webhook.hmac_secret")},
 		Alertmanager: Alertmanager{

@@ -25,13 +25,14 @@ func init() {
 func parseClock(l *loader, k *key, n *diag.Node) (any, bool) {
 	text, ok := l.word(k, n)
 	if !ok || text == "" {
-		return text, ok
+		return TimeOfDay{}, ok
 	}
-	if at, err := time.Parse("15:04", text); err != nil || at.Format("15:04") != text {
+	at, err := time.Parse("15:04", text)
+	if err != nil || at.Format("15:04") != text {
 		l.report.Errorf(n.Place, "%s %q is no time of day; write hours and minutes in UTC, such as \"09:00\"", k.label(), short(text))
 		return nil, false
 	}
-	return text, true
+	return TimeOfDay{true, time.Duration(at.Hour())*time.Hour + time.Duration(at.Minute())*time.Minute}, true
 }
 
 // maxLinkBytes bounds the template of a link.

@@ -86,8 +86,14 @@ type Baseline struct {
 type Slack struct {
 	WebhookURL  string
 	MinSeverity string
-	Daily       string // "09:00", in UTC; empty: no summary
+	Daily       TimeOfDay // of a summary; zero: none is sent
 	Routes      []SlackRoute
+}
+
+// A TimeOfDay is a time in UTC on each day. The zero TimeOfDay is none.
+type TimeOfDay struct {
+	Set   bool
+	Since time.Duration // midnight; less than a day
 }
 
 // SlackRoute sends the alerts of some pools or severities elsewhere. WebhookURL is a secret.
