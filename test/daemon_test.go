@@ -106,6 +106,13 @@ func (d *daemon) write(upstream, pools string) {
 		listen = fmt.Sprintf("{proxy: %q, dns: %q, admin: %q, control: \"unix:%s\"}", d.proxy, d.dns, d.admin, d.path("control.sock"))
 	}
 	text := fmt.Sprintf("listen: %s\n%s\npools:\n%s\n", listen, rest, pools)
+	d.put(text)
+}
+
+// put replaces the configuration file: whoever reads it finds all of the old text
+// or all of the new one.
+func (d *daemon) put(text string) {
+	d.t.Helper()
 	temporary := d.path(".sallyport.yaml.new")
 	if err := os.WriteFile(temporary, []byte(text), 0o644); err != nil {
 		d.t.Fatal(err)

@@ -95,9 +95,7 @@ func TestInvalidReloadChangesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i, broken := range []string{"pools: {build: {allow: [\"*.com\"]}}", "pools: [", "pools:\n  build:\n    mode: enforc\n", string(whole) + "\nnonsense: 1\n"} {
-		if err := os.WriteFile(d.path("sallyport.yaml"), []byte(broken), 0o644); err != nil {
-			t.Fatal(err)
-		}
+		d.put(broken)
 		d.hangup()
 		eventually(t, "the metric", func() bool {
 			return !strings.Contains(d.metrics(), fmt.Sprintf("sallyport_policy_reloads_total{outcome=\"failed\"} %d\n", i)) &&
