@@ -36,6 +36,8 @@ type forwarder struct {
 	// closes upstream. It is the tunnel's.
 	relay func(ctx context.Context, client, upstream net.Conn, sent, received func(int)) error
 
+	ctx context.Context // serve's
+
 	mu       sync.Mutex    // guards all below
 	up       *upstreamConn // of the last request, maybe nil; only serve sets it
 	waiting  bool          // for the first byte of a request
@@ -45,11 +47,14 @@ type forwarder struct {
 }
 
 // serve carries requests until the connection is finished, beginning with
-// first, whose bytes are unread, or with the next to come if first is nil. It does not close the client's connection. It
-// gives the head of a CONNECT that follows on the explicit port, its bytes
-// unread; nil when the connection is finished.
+// first, whose bytes are unread, or with the next to come if first is nil. It
+// does not close the client's connection. It gives the head of a CONNECT that
+// follows on the explicit port, its bytes unread; nil when the connection is
+// finished.
 func (f *forwarder) serve(ctx context.Context, first *head) (connect *head) {
+	f.ctx = ctx
 	defer f.hold(nil)
+	defer context.AfterFunc(ctx, func() { f.end(context.Cause(ctx)) })()
 	h := first
 	if h == nil {
 		h = f.next()
@@ -104,9 +109,10 @@ func (f *forwarder) next() *head {
 	if !f.await() {
 		return nil
 	}
-	_ = f.conn.SetReadDeadline(time.Now().Add(f.limits.headerTimeout))
+	if !f.in.holdsHead() { // else nothing is waited for
+		_ = f.conn.SetReadDeadline(time.Now().Add(f.limits.headerTimeout))
+	}
 	h, err := f.in.readHead(f.limits.headerBytes)
-	_ = f.conn.SetReadDeadline(time.Time{})
 	switch {
 	case err == nil:
 		return h
@@ -186,24 +192,6 @@ func (f *forwarder) one(ctx context.Context, h *head) bool {
 	return x.run()
 }
 
-// setCurrent says which exchange a policy change concerns, nil for none. A
-// change that came before is caught here, and what it left is closed.
-func (f *forwarder) setCurrent(x *exchange) {
-	f.mu.Lock()
-	f.current = x
-	stale, up := f.stale, f.up
-	f.stale = false
-	f.mu.Unlock()
-	switch {
-	case x != nil:
-		if err := x.pass.still(); err != nil {
-			x.cancel(err)
-		}
-	case stale:
-		_ = up.Close()
-	}
-}
-
 // hold replaces the upstream connection, and closes the one before.
 func (f *forwarder) hold(up *upstreamConn) {
 	f.mu.Lock()
@@ -226,16 +214,6 @@ func (f *forwarder) connect(x *exchange) error {
 		return x.gone(err)
 	}
 	return nil
-}
-
-// interruptUpstream ends for good what the upstream connection waits for. It is
-// safe for concurrent use.
-func (f *forwarder) interruptUpstream() {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.up != nil {
-		_ = f.up.SetDeadline(past)
-	}
 }
 
 // repeatable reports whether the request may be sent twice, RFC 9110 section

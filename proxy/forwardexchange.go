@@ -36,7 +36,7 @@ type exchange struct {
 	target  allowlists.Target
 	pass    passage
 	ctx     context.Context
-	cancel  context.CancelCauseFunc
+	void    context.CancelCauseFunc // of ctx; only cancel calls it
 	req     *http.Request
 	body    *requestBody
 	res     *response
@@ -48,6 +48,10 @@ type exchange struct {
 	// the watch for the client's end.
 	others   sync.WaitGroup
 	uploaded chan bool // whether the body went out whole; nil without one
+
+	mu          sync.Mutex // guards carrying and interrupted
+	carrying    bool
+	interrupted bool
 
 	sent, received atomic.Int64
 
@@ -68,7 +72,7 @@ func (f *forwarder) newExchange(ctx context.Context, h *head, target allowlists.
 		return nil, bad(err) // our grammar is stricter; FuzzHead holds it to that
 	}
 	x := &exchange{f: f, head: h, target: target, pass: pass, done: make(chan struct{})}
-	x.ctx, x.cancel = context.WithCancelCause(context.WithValue(ctx, exchangeKey{}, x))
+	x.ctx, x.void = context.WithCancelCause(context.WithValue(ctx, exchangeKey{}, x))
 	if h.minor == 1 && !h.hasBody() {
 		x.upgrade = upgradeWanted(req.Header)
 	}
@@ -209,21 +213,10 @@ func (x *exchange) linger() {
 	_, _ = io.CopyN(io.Discard, x.f.in, lingerBytes)
 }
 
-// carry lets goproxy do its part. What cancels the exchange also ends what
-// waits for the client to read or for the upstream.
+// carry lets goproxy do its part.
 func (x *exchange) carry() {
-	woken := make(chan struct{})
-	stop := context.AfterFunc(x.ctx, func() {
-		defer close(woken)
-		_ = x.f.conn.SetWriteDeadline(past)
-		x.f.interruptUpstream()
-	})
-	defer func() {
-		if !stop() {
-			<-woken
-			_ = x.f.conn.SetWriteDeadline(time.Now().Add(x.f.limits.idleTimeout))
-		}
-	}()
+	x.setCarrying(true)
+	defer x.setCarrying(false)
 	if x.body.ended() {
 		x.watch()
 	}

@@ -55,10 +55,13 @@ func (x *exchange) send(req *http.Request) (*http.Response, error) {
 func (x *exchange) roundTrip(req *http.Request) (*http.Response, error) {
 	up := x.f.up
 	up.bill, up.mayRead, x.heard = x.bill, x.f.limits.headerBytes, false
-	if !x.body.ended() {
+	if x.body.ended() {
+		if err := up.send(req); err != nil {
+			return nil, err
+		}
+		up.fresh = true
+	} else {
 		x.upload(up, req)
-	} else if err := up.send(req); err != nil {
-		return nil, err
 	}
 	if _, err := up.in.Peek(1); err != nil {
 		if err == io.EOF {

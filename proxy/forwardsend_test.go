@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -225,7 +226,7 @@ func pipedExchange(t *testing.T) (*exchange, net.Conn) {
 		t.Fatal(err)
 	}
 	x := &exchange{f: &forwarder{limits: forwardLimits{idleTimeout: time.Minute}}, target: target, head: &head{}, done: make(chan struct{})}
-	x.ctx, x.cancel = context.WithCancelCause(t.Context())
+	x.ctx, x.void = context.WithCancelCause(t.Context())
 	x.pass = &benchPassage{policy: policy}
 	x.body = &requestBody{x: x, asked: make(chan bool, 1)}
 	near, far := net.Pipe()
@@ -378,4 +379,87 @@ func TestForwardContainsAPanicOfTheBody(t *testing.T) {
 	if end := b.phases("close", 1)[0]; end.reason != allowlists.InternalError || !errors.Is(end.err, errPanic) {
 		t.Errorf("the close record is %+v", end)
 	}
+}
+
+func TestForwardEndsWithItsSession(t *testing.T) {
+	asked := make(chan struct{})
+	b := newBench(t, nil, "a.example:80")
+	b.scripted(func(c *benchClient) {
+		c.request()
+		close(asked)
+		c.rest()
+	})
+	near, far := net.Pipe()
+	defer far.Close()
+	ctx, end := context.WithCancelCause(t.Context())
+	served := make(chan struct{})
+	go func() { defer close(served); b.serve(ctx, near) }()
+	go func() { _, _ = io.Copy(io.Discard, far) }()
+	_, _ = io.WriteString(far, getA)
+	within(t, "the request", asked)
+	end(&allowlists.DeniedError{Decision: allowlists.Decision{Reason: allowlists.ShuttingDown}})
+	if closed := b.phases("close", 1)[0]; closed.reason != allowlists.ShuttingDown {
+		t.Errorf("the close record is %+v", closed)
+	}
+	<-served
+}
+
+// lastingPassage may go on under every policy.
+type lastingPassage struct{ *benchPassage }
+
+func (lastingPassage) still() error { return nil }
+
+// TestExchangeThatBeginsTooLate: what ended it before it began interrupts it all
+// the same.
+func TestExchangeThatBeginsTooLate(t *testing.T) {
+	for rule, begin := range map[string]func(x *exchange){
+		"the session's end": func(x *exchange) {
+			ctx, end := context.WithCancelCause(t.Context())
+			end(errClientGone)
+			x.f.ctx = ctx
+			x.setCarrying(true)
+			x.f.setCurrent(x)
+		},
+		"its own end": func(x *exchange) { x.cancel(errClientGone); x.setCarrying(true) },
+	} {
+		x, far := pipedExchange(t)
+		x.pass = lastingPassage{x.pass.(*benchPassage)}
+		client, _ := net.Pipe()
+		x.f.conn = client
+		begin(x)
+		if cause := context.Cause(x.ctx); !errors.Is(cause, errClientGone) {
+			t.Errorf("%s: the cause is %v", rule, cause)
+		}
+		read := make(chan error, 1)
+		go func() { _, err := x.f.up.Read(make([]byte, 1)); read <- err }()
+		if err := within(t, "the end of a read after "+rule, read); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("%s: the upstream connection gives %v", rule, err)
+		}
+		_ = far.Close()
+	}
+}
+
+// TestEachReadKeepsTheUpstreamAlive, but for the first after a write, which did.
+func TestEachReadKeepsTheUpstreamAlive(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x, far := pipedExchange(t)
+		up := x.f.up
+		up.bill = &bill{ctx: t.Context()}
+		go func() {
+			_, _ = far.Read(make([]byte, 1))
+			time.Sleep(up.idle / 2)
+			_, _ = far.Write([]byte("x"))
+		}()
+		_, _ = up.Write([]byte("x"))
+		up.fresh = true
+		if _, err := up.Read(make([]byte, 1)); err != nil {
+			t.Fatal(err)
+		}
+		start := time.Now()
+		if _, err := up.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) || time.Since(start) != up.idle {
+			t.Errorf("a read ends after %v with %v", time.Since(start), err)
+		}
+		_ = far.Close()
+		x.f.hold(nil)
+	})
 }

@@ -41,6 +41,8 @@ type upstreamConn struct {
 
 	in  *bufio.Reader // of one goroutine, that of the exchange
 	out *bufio.Writer // of that which sends the request
+	// fresh is set where the deadline of a read was set by the write before.
+	fresh bool
 	// mayRead bounds what is read until the answer's head is whole; negative:
 	// nothing does.
 	mayRead int
@@ -73,9 +75,9 @@ func (c *upstreamConn) fits(x *exchange) bool {
 	return c != nil && c.target == x.target && c.generation == x.pass.generation() && c.rule == x.pass.decision().Rule
 }
 
-// wait has the connection wait for another request, not for long.
+// wait has the connection wait for another request, not for long: never beyond
+// its deadline.
 func (c *upstreamConn) wait() {
-	_ = c.Conn.SetDeadline(time.Time{})
 	rest := min(pooledFor, c.idle)
 	if c.expiry == nil {
 		c.expiry = time.AfterFunc(rest, func() { _ = c.Close() })
@@ -134,7 +136,10 @@ func (c *upstreamConn) Read(p []byte) (int, error) {
 	if c.mayRead > 0 {
 		p = p[:min(len(p), c.mayRead)]
 	}
-	c.keepAlive(c.Conn.SetReadDeadline)
+	if !c.fresh {
+		c.keepAlive(c.Conn.SetReadDeadline)
+	}
+	c.fresh = false
 	n, err := c.Conn.Read(p)
 	if c.mayRead > 0 {
 		c.mayRead -= n

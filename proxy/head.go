@@ -136,6 +136,12 @@ func (r *headReader) readHead(limit int) (*head, error) {
 	}
 }
 
+// holdsHead reports whether the end of a head has come already.
+func (r *headReader) holdsHead() bool {
+	have, _ := r.Peek(r.Buffered())
+	return bytes.Contains(have, []byte("\r\n\r\n"))
+}
+
 // grow doubles the buffer, up to limit, and moves the bytes over.
 func (r *headReader) grow(limit int) {
 	have, _ := r.Peek(r.Buffered())

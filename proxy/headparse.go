@@ -169,11 +169,22 @@ func (h *head) parseFields(fields string) error {
 		if !ok || !isTokens(name) {
 			return errField
 		}
-		if err := h.parseField(strings.ToLower(name), strings.Trim(value, " \t")); err != nil {
+		if err := h.parseField(knownField(name), strings.Trim(value, " \t")); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// knownField gives the name of a field that matters in lower case, and "" for
+// any other.
+func knownField(name string) string {
+	for _, known := range [...]string{"host", "expect", "trailer", "content-length", "transfer-encoding"} {
+		if len(name) == len(known) && strings.EqualFold(name, known) {
+			return known
+		}
+	}
+	return ""
 }
 
 // parseField takes in one field that matters for where a message goes or ends.

@@ -7,24 +7,27 @@ import (
 
 // hopByHop are the fields that end at each hop, RFC 9110 section 7.6.1, with
 // those that carry a proxy's credentials, and the settings of an HTTP/2
-// upgrade. Upgrade is put back by those who know it may go on.
-var hopByHop = []string{
-	"Connection", "Proxy-Connection", "Keep-Alive", "TE", "Trailer", "Transfer-Encoding", "Upgrade",
-	"Proxy-Authorization", "Proxy-Authenticate", "Proxy-Authentication-Info", "HTTP2-Settings",
+// upgrade. Upgrade is put back by those who know it may go on. The keys are as
+// http.Header has them.
+var hopByHop = map[string]bool{
+	"Connection": true, "Proxy-Connection": true, "Keep-Alive": true, "Te": true, "Trailer": true, "Transfer-Encoding": true,
+	"Upgrade": true, "Proxy-Authorization": true, "Proxy-Authenticate": true, "Proxy-Authentication-Info": true, "Http2-Settings": true,
 }
 
 // stripHopByHop removes what ends at this hop: the fields above, and every
 // field that Connection or Proxy-Connection names.
 func stripHopByHop(fields http.Header) {
-	for _, lister := range []string{"Connection", "Proxy-Connection"} {
+	for _, lister := range [...]string{"Connection", "Proxy-Connection"} {
 		for _, value := range fields[lister] {
-			for _, name := range strings.Split(value, ",") {
+			for name := range strings.SplitSeq(value, ",") {
 				fields.Del(strings.Trim(name, " \t"))
 			}
 		}
 	}
-	for _, name := range hopByHop {
-		fields.Del(name)
+	for name := range fields {
+		if hopByHop[name] {
+			delete(fields, name)
+		}
 	}
 }
 

@@ -21,12 +21,12 @@ func (t *trip) write(phase string, change, count func(*ConnRecord)) ConnRecord {
 	if phase == PhaseOpen && t.setup > 0 { // the first bytes may have taken longer
 		t.rec.Took = t.setup
 	}
+	if count != nil {
+		count(&t.rec)
+	}
 	rec := t.rec
 	rec.DNSIDs, rec.Names = slices.Clone(rec.DNSIDs), slices.Clone(rec.Names)
 	t.mu.Unlock()
-	if count != nil {
-		count(&rec)
-	}
 	t.s.server.cfg.Observe(rec)
 	return rec
 }
