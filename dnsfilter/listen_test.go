@@ -64,7 +64,7 @@ func TestListenBindsAllOrNothing(t *testing.T) {
 	free.Close()
 	s, err := dnsfilter.New(dnsfilter.Config{
 		Listeners: []dnsfilter.Listener{{Addr: first}, {Addr: taken.Addr().String()}},
-		Policy:    func() *allowlists.Policy { return nil },
+		Policy:    func() *allowlists.Policy { return new(allowlists.Policy) },
 		Upstreams: []string{"127.0.0.1"},
 	})
 	if err != nil {
@@ -82,7 +82,7 @@ func TestListenBindsAllOrNothing(t *testing.T) {
 }
 
 func TestNewRefusesWhatItCannotServe(t *testing.T) {
-	policy := func() *allowlists.Policy { return nil }
+	policy := func() *allowlists.Policy { return new(allowlists.Policy) }
 	for rule, cfg := range map[string]dnsfilter.Config{
 		"no policy":           {Upstreams: []string{"127.0.0.1"}},
 		"no upstream":         {Policy: policy},

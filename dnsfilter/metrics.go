@@ -11,6 +11,7 @@ type metrics struct {
 	queries *prometheus.CounterVec
 	seconds *prometheus.HistogramVec
 	up      *prometheus.GaugeVec
+	dropped *prometheus.CounterVec
 	// bookFailures counts tries to write the kept book that failed.
 	bookFailures prometheus.Counter
 	bookFaults   *prometheus.CounterVec
@@ -30,6 +31,9 @@ func newMetrics(r prometheus.Registerer, cacheEntries func() int) (*metrics, err
 		up: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "sallyport_dns_upstream_up", Help: "1 if the upstream answered when last asked.",
 		}, []string{"upstream"}),
+		dropped: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "sallyport_dns_dropped_total", Help: "DNS questions over UDP dropped unread, as their pool or client had its share worked on.",
+		}, []string{"pool"}),
 		bookFailures: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "sallyport_book_write_failures_total", Help: "Tries to write the kept book of answers that failed.",
 		}),
@@ -46,7 +50,7 @@ func newMetrics(r prometheus.Registerer, cacheEntries func() int) (*metrics, err
 	if r == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.queries, m.seconds, m.up, m.bookFailures, m.bookFaults, entries} {
+	for _, c := range []prometheus.Collector{m.queries, m.seconds, m.up, m.dropped, m.bookFailures, m.bookFaults, entries} {
 		if err := r.Register(c); err != nil {
 			return nil, err
 		}

@@ -13,10 +13,11 @@ import (
 	"github.com/miekg/dns"
 )
 
-// maxHandlers bounds the questions of clients that are being worked on. When
-// it is reached, packets wait in the kernel. A question that waits for an
-// upstream is refused long before, as maxWaiting is smaller: to get here the
-// event log must have stalled.
+// maxHandlers bounds the questions over UDP that are being worked on: half for a
+// pool, a quarter of that for a client. A packet beyond is dropped and counted,
+// and holds up none that comes after it. A question that waits for an upstream
+// is refused long before, as maxWaiting is smaller: to get here a refusal's line
+// must wait for a slow event log.
 const maxHandlers = 2 * maxWaiting
 
 // A Server is the resolver: it listens, judges, answers and remembers. It is
@@ -46,7 +47,7 @@ type Server struct {
 	bound    []*bound
 	streams  *streams
 	streamed *turns         // of questions over TCP until their replies are taken
-	slots    chan struct{}  // one token per handler
+	working  *shares        // of handlers that answer packets
 	handlers sync.WaitGroup // clients' questions being worked on
 	idle     chan packet    // takes a packet where a goroutine waits for one
 	idlers   atomic.Int32   // that wait
@@ -85,13 +86,16 @@ func New(cfg Config) (*Server, error) {
 		book:    newBook(cfg.BookEntries),
 		follows: newFollows(),
 		streams: newStreams(), streamed: newTurns(maxStreamed),
-		slots: make(chan struct{}, maxHandlers), idle: make(chan packet),
+		working: newShares(maxHandlers), idle: make(chan packet),
 	}
 	if cfg.Blocked == BlockedREFUSED {
 		s.blocked = dns.RcodeRefused
 	}
 	if s.metrics, err = newMetrics(cfg.Metrics, s.cache.entries); err != nil {
 		return nil, err
+	}
+	for _, pool := range cfg.Policy().Pools() {
+		s.metrics.dropped.WithLabelValues(pool.Name()) // zero is a figure, too
 	}
 	s.upstreams, err = newUpstreams(upstreamConfig{
 		Upstreams: cfg.Upstreams, Own: cfg.Own, ResolvConf: cfg.ResolvConf, Timeout: cfg.UpstreamTimeout,

@@ -135,7 +135,7 @@ func (s *Server) startStream(c *net.TCPConn, b *bound) {
 // serveStream answers the questions of one connection, side by side and in
 // whatever order they are done, and returns when none comes any more and all
 // replies are out. Whoever takes no replies holds a turn of his own client and
-// pool with each, and none of slots, which all share.
+// pool with each.
 func (s *Server) serveStream(c net.Conn, from origin, by account) {
 	var (
 		busy  = make(chan struct{}, maxPipeline)
@@ -154,7 +154,7 @@ func (s *Server) serveStream(c net.Conn, from origin, by account) {
 		}
 		wg.Go(func() {
 			defer func() { s.streamed.giveBack(by); <-busy }()
-			reply := s.answerStreamed(raw, from)
+			reply := s.handle(s.ctx, raw, from)
 			if reply == nil {
 				return
 			}
@@ -168,13 +168,6 @@ func (s *Server) serveStream(c net.Conn, from origin, by account) {
 			return
 		}
 	}
-}
-
-// answerStreamed answers one message as soon as there is a slot.
-func (s *Server) answerStreamed(raw []byte, from origin) []byte {
-	s.slots <- struct{}{}
-	defer func() { <-s.slots }()
-	return s.handle(s.ctx, raw, from)
 }
 
 // readStream reads one message with its length before it. Of one longer than

@@ -78,8 +78,7 @@ func (s *Server) serveUDP(b *bound) error {
 			}
 			local, reply := destination(g.control[:g.controls], at)
 			p := packet{bound: b, buffer: r.buffers[i], n: g.n, client: g.peer, reply: reply}
-			if p.from = s.originOf(b, client, local); !r.quick(&p, now) {
-				s.takePacket(p)
+			if p.from = s.originOf(b, client, local); !r.quick(&p, now) && s.takePacket(&p) {
 				r.buffers[i] = nil
 			}
 		}
@@ -94,7 +93,8 @@ type packet struct {
 	n      int
 	client peer
 	from   origin
-	reply  []byte // control message
+	by     account // that it is worked on for
+	reply  []byte  // control message
 }
 
 // originOf says where a packet came from, and to which address of ours.
@@ -108,15 +108,25 @@ func (s *Server) originOf(b *bound, client, local netip.AddrPort) origin {
 // have grown already.
 const idlePackets = 64
 
-// takePacket has a packet answered, as soon as there is a slot.
-func (s *Server) takePacket(p packet) {
-	s.slots <- struct{}{}
-	s.taken.Store(true)
-	select {
-	case s.idle <- p:
-	default:
-		s.handlers.Go(func() { s.answerPackets(p) })
+// takePacket has a packet answered, and its buffer given back. It reports false,
+// and has done neither, where the client or its pool has its share worked on: the
+// packet is dropped, as whoever reads packets waits for nobody.
+func (s *Server) takePacket(p *packet) bool {
+	sub, _ := s.cfg.Policy().Subject(p.from.client.Addr(), p.from.iface, p.from.pool)
+	sub.Machine = p.from.machine
+	p.by = account{sub.Pool, sub.Key()}
+	if !s.working.enter(p.by) {
+		s.metrics.dropped.WithLabelValues(p.by.pool).Inc()
+		return false
 	}
+	s.taken.Store(true)
+	taken := *p
+	select {
+	case s.idle <- taken:
+	default:
+		s.handlers.Go(func() { s.answerPackets(taken) })
+	}
+	return true
 }
 
 // answerPackets answers a packet, and then others, while there is need.
@@ -157,9 +167,9 @@ func (s *Server) restPackets(ctx context.Context) {
 	}
 }
 
-// answerPacket answers one packet and gives its slot and buffer back.
+// answerPacket answers one packet and gives its share and buffer back.
 func (s *Server) answerPacket(p *packet) {
-	defer func() { <-s.slots }()
+	defer s.working.leave(p.by)
 	if answer := s.handle(s.ctx, (*p.buffer)[:p.n], p.from); answer != nil {
 		p.bound.replies <- datagram{bytes: answer, control: p.reply, peer: p.client}
 	}
