@@ -14,7 +14,7 @@ import (
 // The bounds of what is remembered.
 const (
 	maxHosts   = 20000  // refused hosts of all pools
-	maxJobs    = 256    // jobs counted of one host
+	maxJobs    = 256    // jobs counted of one host, of each kind
 	maxAllJobs = 400000 // and of all
 	maxLeft    = 2000   // destinations left out, of one pool
 	maxKept    = 8      // clients and addresses of one host; ports, too
@@ -86,8 +86,7 @@ type wanted struct {
 	clients []netip.Addr // at most maxKept; many if there are more
 	many    bool
 	search  bool // the log says that it is an allowed name and a search suffix
-	jobs    map[uint64]struct{}
-	more    bool // there are more jobs than counted
+	jobs    jobs
 }
 
 // A tally counts events.
@@ -201,7 +200,7 @@ func (g *gather) refusal(p *poolLog, e *alerting.Event, d allowlists.Decision) {
 			return
 		}
 		g.hosts++
-		w = &wanted{host: host, jobs: make(map[uint64]struct{})}
+		w = &wanted{host: host}
 		p.hosts[host] = w
 	}
 	g.count(w, e)
@@ -278,14 +277,7 @@ func (p *poolLog) leave(target, why string, seen Evidence) {
 
 // count counts an event, its job and its client.
 func (g *gather) count(w *wanted, e *alerting.Event) {
-	if job := g.jobOf(e); len(w.jobs) < maxJobs && g.jobs < maxAllJobs {
-		if _, known := w.jobs[job]; !known {
-			w.jobs[job] = struct{}{}
-			g.jobs++
-		}
-	} else if _, known := w.jobs[job]; !known {
-		w.more = true
-	}
+	g.jobs += w.jobs.add(g.visitOf(e), g.jobs < maxAllJobs)
 	if !slices.Contains(w.clients, e.Client) {
 		if len(w.clients) < maxKept {
 			w.clients = append(w.clients, e.Client)
@@ -293,26 +285,6 @@ func (g *gather) count(w *wanted, e *alerting.Event) {
 			w.many = true
 		}
 	}
-}
-
-// jobOf is a number for the job of an event: the one that something vouches for,
-// else a client's day.
-func (g *gather) jobOf(e *alerting.Event) uint64 {
-	var h maphash.Hash
-	h.SetSeed(g.seed)
-	part := func(text string) {
-		_, _ = h.WriteString(text)
-		_ = h.WriteByte(0)
-	}
-	if j := e.Job; j != nil && (j.RunID != "" || j.Job != "") {
-		part(j.Repo)
-		part(j.RunID)
-		part(j.Job)
-	} else {
-		part(e.Client.String())
-		part(e.Time.UTC().Format(time.DateOnly))
-	}
-	return h.Sum64()
 }
 
 // question takes a dns event.

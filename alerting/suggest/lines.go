@@ -28,7 +28,7 @@ func (w *wanted) evidence() Evidence {
 	if t.count == 0 {
 		t = w.asked
 	}
-	e := Evidence{Count: t.count, Jobs: len(w.jobs), MoreJobs: w.more, First: t.first, Last: t.last}
+	e := Evidence{Count: t.count, Jobs: w.jobs.count(), MoreJobs: w.jobs.more, First: t.first, Last: t.last}
 	if w.asked.count > 0 && w.asked.first.Before(e.First) {
 		e.First = w.asked.first
 	}

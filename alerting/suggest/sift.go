@@ -140,8 +140,8 @@ func (s *sift) doubt(w *wanted) string {
 		return "its domain looks like " + like
 	case len(s.needed(w)) > 0:
 		return "it leads to a private or other special address"
-	case len(w.jobs) < s.config.MinJobs && !w.more:
-		return "seen in a single job"
+	case w.jobs.count() < s.config.MinJobs:
+		return w.jobs.tooFew()
 	case w.opened.count == 0 && !w.refused:
 		return "asked for, and never connected to"
 	case w.crowded:

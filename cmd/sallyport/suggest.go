@@ -34,9 +34,10 @@ its comments and order kept. Each line has its evidence behind it. Presets stand
 for the hosts that they cover, and patterns for the hosts of one service.
 
 What was seen in a single job, or only asked for, comes under "# review",
-commented out, so that nobody writes himself into the list. What a detector spoke
-of is never suggested. What was left out, and why, goes to standard error, and is
-in --format json. A job is the one that the event names, else a client's day.
+commented out, so that no single job writes itself into the list. What a detector
+spoke of is never suggested. What was left out, and why, goes to standard error,
+and is in --format json. A job is the run that the event names, else a client's
+day; docs/suggest.md says which clients are one.
 
 Nothing is written but with --write. Logs may be packed with gzip; "-" is standard
 input. Exit code 0; 1 if a log cannot be read or the file not be amended, 2 for a
