@@ -242,6 +242,9 @@ func unwanted(d allowlists.Decision) string {
 	case allowlists.DNSTypeBlocked:
 		return "a question of a type that no rule lists"
 	case allowlists.SpecialAddress:
+		if d.Rule != nil {
+			return "its address is special; resolves_to of its rule opens that (" + d.Rule.Where() + ")"
+		}
 		return "its address is special"
 	default:
 		return d.Reason.String()

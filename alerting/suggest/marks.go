@@ -16,6 +16,9 @@ import (
 type marks struct {
 	hosts   map[allowlists.Host]string // the kind of alert
 	domains map[allowlists.Host]string // the same for everything at and below a name
+	// rebound are the hosts that led to special addresses, and the worst of those
+	// as the alert has it: a person may know them for names of a private network.
+	rebound map[allowlists.Host]netip.Addr
 	scans   []scan
 	full    bool // there were more alerts than are remembered
 }
@@ -30,7 +33,7 @@ type scan struct {
 const maxScans = 1024
 
 func newMarks() marks {
-	return marks{hosts: make(map[allowlists.Host]string), domains: make(map[allowlists.Host]string)}
+	return marks{hosts: make(map[allowlists.Host]string), domains: make(map[allowlists.Host]string), rebound: make(map[allowlists.Host]netip.Addr)}
 }
 
 // alert takes an alert, and gives how much there is to remember of it. recent are
@@ -49,7 +52,12 @@ func (m *marks) alert(e *alerting.Event, recent map[string]allowlists.Host) int 
 		return m.size() - before
 	case alerting.AlertDeniedThenDirect:
 		m.evidence(e, recent)
-	case alerting.AlertDirectIP, alerting.AlertMetadataAccess, alerting.AlertForeignResolver, alerting.AlertRebinding,
+	case alerting.AlertRebinding:
+		if err == nil {
+			m.rebound[host] = e.IP
+		}
+		return m.size() - before
+	case alerting.AlertDirectIP, alerting.AlertMetadataAccess, alerting.AlertForeignResolver,
 		alerting.AlertSNIMismatch, alerting.AlertUploadVolume:
 	default:
 		return 0
@@ -71,7 +79,7 @@ func (m *marks) scan(s scan) {
 	m.scans = append(m.scans, s)
 }
 
-func (m *marks) size() int { return len(m.hosts) + len(m.domains) }
+func (m *marks) size() int { return len(m.hosts) + len(m.domains) + len(m.rebound) }
 
 // evidence marks the hosts of the events that an alert about a client names.
 func (m *marks) evidence(e *alerting.Event, recent map[string]allowlists.Host) {

@@ -1,6 +1,7 @@
 package suggest
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -35,10 +36,9 @@ func (s *sift) run() {
 		names[i] = w.host
 	}
 	s.like = alerting.NewLikeNames(names, s.pool)
-	for host := range s.marks.hosts {
-		s.avoided = append(s.avoided, host)
-	}
+	s.avoided = slices.AppendSeq(slices.Collect(maps.Keys(s.marks.hosts)), maps.Keys(s.marks.rebound))
 	for _, w := range hosts {
+		w.address(s.marks.rebound[w.host])
 		if kind := s.marks.of(w); kind != "" {
 			s.avoided = append(s.avoided, w.host)
 			s.leave(s.target(w), "an alert spoke of it: "+kind, w.evidence())
@@ -90,8 +90,8 @@ func (s *sift) reviewed(chosen []Preset) []Line {
 
 // noise says why nobody needs a name that was asked for; "" if somebody may.
 func (s *sift) noise(w *wanted) string {
-	if slices.ContainsFunc(w.special, allowlists.IsMetadata) {
-		return "it leads to a cloud metadata address"
+	if why := s.shut(w); why != "" {
+		return why
 	}
 	switch asker, led := s.chains[w.host]; {
 	case w.opened.count > 0:
@@ -107,6 +107,45 @@ func (s *sift) noise(w *wanted) string {
 	default:
 		return ""
 	}
+}
+
+// shut says why no line should ever open a host, whoever asks for it: it is, or
+// leads to, what no job has business with, or what resolves_to cannot open.
+func (s *sift) shut(w *wanted) string {
+	shut := func(addr netip.Addr) bool {
+		return addr.IsLoopback() || addr.IsUnspecified() || addr.IsMulticast() || addr == broadcast
+	}
+	switch {
+	case isBelow(w.host, metadataNames), slices.ContainsFunc(w.special, allowlists.IsMetadata):
+		return "it leads to a cloud metadata address"
+	case isBelow(w.host, localNames):
+		return "it is this machine itself"
+	case slices.ContainsFunc(s.unopened(w), shut):
+		return "it leads to this machine itself, or to no machine"
+	default:
+		return ""
+	}
+}
+
+// broadcast is RFC 919's limited broadcast.
+var broadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})
+
+// metadataNames are names that clouds have for their metadata service, and
+// localNames those that systems have for themselves; the same below them.
+var (
+	metadataNames = []string{
+		"metadata.google.internal", "metadata.goog", "metadata", // Google; the last by its search suffix
+		"instance-data.ec2.internal", "instance-data", // AWS
+		"metadata.tencentyun.com", // Tencent
+	}
+	localNames = []string{"localhost", "localhost.localdomain", "ip6-localhost", "ip6-loopback"} // RFC 6761 section 6.3, hosts(5)
+)
+
+// isBelow reports whether a host is one of some names, or below one.
+func isBelow(host allowlists.Host, names []string) bool {
+	return slices.ContainsFunc(names, func(name string) bool {
+		return host.String() == name || strings.HasSuffix(host.String(), "."+name)
+	})
 }
 
 // reaches reports whether a host is allowed, or wanted as well.
@@ -133,13 +172,16 @@ func (s *sift) echo(host allowlists.Host) bool {
 // doubt says why a person is to look at a host; "" if nobody has to.
 func (s *sift) doubt(w *wanted) string {
 	like, alike := s.like.Of(w.host)
+	_, rebound := s.marks.rebound[w.host]
 	switch {
 	case s.marks.full:
 		return "the log has more alerts than are remembered"
 	case alike:
 		return "its domain looks like " + like
-	case len(s.needed(w)) > 0:
-		return "it leads to a private or other special address"
+	case len(s.unopened(w)) > 0:
+		return "it leads to a private or other special address, which resolves_to opens"
+	case rebound:
+		return "an alert spoke of it: " + alerting.AlertRebinding
 	case w.jobs.count() < s.config.MinJobs:
 		return w.jobs.tooFew()
 	case w.opened.count == 0 && !w.refused:
@@ -151,19 +193,24 @@ func (s *sift) doubt(w *wanted) string {
 	}
 }
 
-// needed are the special addresses of a host that nothing opens yet, as prefixes.
+// needed are the prefixes that a line has to open for a host.
 func (s *sift) needed(w *wanted) []string {
+	var needed []string
+	for _, addr := range s.unopened(w) {
+		needed = append(needed, netip.PrefixFrom(addr, addr.BitLen()).String())
+	}
+	return needed
+}
+
+// unopened are the special addresses of a host that nothing opens yet.
+func (s *sift) unopened(w *wanted) []netip.Addr {
 	by := s.pool.DecideName(w.host, w.last())
 	if !by.Allowed() {
 		by = allowlists.Decision{Verdict: allowlists.Allow, Reason: allowlists.Allowed}
 	}
-	var needed []string
-	for _, addr := range w.special {
-		if d := s.pool.DecideAddr(by, addr, w.last()); d.Reason != allowlists.Allowed {
-			needed = append(needed, netip.PrefixFrom(addr, addr.BitLen()).String())
-		}
-	}
-	return needed
+	return slices.DeleteFunc(slices.Clone(w.special), func(addr netip.Addr) bool {
+		return s.pool.DecideAddr(by, addr, w.last()).Reason == allowlists.Allowed
+	})
 }
 
 // opened are the special addresses that a rule of the pool opens for a host on
