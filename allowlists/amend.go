@@ -140,7 +140,7 @@ func listItems(column int, lines []Line) []string {
 		if l.Review {
 			if !review {
 				review = true
-				out = append(out, text+"# review")
+				out = append(out, text+reviewHead)
 			}
 			text += "# "
 		}

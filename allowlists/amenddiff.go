@@ -15,7 +15,7 @@ func (a *Amended) Diff() string {
 		lines = lines[:len(lines)-1]
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "--- %s\n+++ %[1]s\n", a.Name)
+	fmt.Fprintf(&b, "--- %s\n+++ %[1]s\n", diffName(a.Name))
 	shift := 0 // by how much what follows has moved
 	for i := 0; i < len(a.edits); {
 		group := 1
@@ -26,6 +26,25 @@ func (a *Amended) Diff() string {
 		i += group
 	}
 	return b.String()
+}
+
+// diffName is a file's name as git and patch read it in a diff: within quotes, and
+// each odd byte in octal, where it has one that could begin another line or
+// steer a terminal.
+func diffName(name string) string {
+	odd := func(c byte) bool { return c < 0x20 || c > 0x7e || c == '"' || c == '\\' }
+	var b strings.Builder
+	for _, c := range []byte(name) {
+		if odd(c) {
+			fmt.Fprintf(&b, `\%03o`, c)
+		} else {
+			b.WriteByte(c)
+		}
+	}
+	if b.Len() == len(name) {
+		return name
+	}
+	return `"` + b.String() + `"`
 }
 
 // writeHunk writes edits that are near each other, and gives the new shift.

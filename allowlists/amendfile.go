@@ -36,7 +36,12 @@ func (f *amendFile) add(pool *diag.Node, key string, lines []Line) error {
 			at, last = i, e.Place.Pos.Line
 		}
 	}
+	if len(pool.Entries) > 0 {
+		lines = f.review(pool, last, lines)
+	}
 	switch {
+	case len(lines) == 0:
+		return nil
 	case len(pool.Entries) == 0:
 		return f.fill(pool, key, lines)
 	case f.lead(pool.Entries[at].Place) != indent(pool.Entries[at].Place):
