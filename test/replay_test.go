@@ -19,6 +19,8 @@ var replayFiles = map[string]string{
 	"audit.yaml":  "pools:\n  build:\n    mode: audit\n    sources: [10.20.0.0/24]\n    allow:\n      - b.example\n",
 	"broken.yaml": "pools: {build: {mode: nothing}}\n",
 	"odd.log":     "no event at all\n",
+	"none.jsonl":  "",
+	"idle.jsonl":  `{"v":1,"time":"2026-11-20T12:00:00.000000Z","kind":"system","event":"started","details":{}}` + "\n",
 	"events.jsonl": replayLine("a.example", `"verdict":"allow","reason":"allowed","rule":"old.yaml:5"`, "open") +
 		replayLine("b.example", `"verdict":"allow","reason":"allowed","rule":"old.yaml:6"`, "open") +
 		replayLine(`c\u001b[31m.example`, `"verdict":"deny","reason":"bad-host"`, "refused") +
@@ -59,6 +61,9 @@ func TestReplayCommand(t *testing.T) {
 		{"-c old.yaml events.jsonl --format yaml", 2, "", "formats are table and json"},
 		{"-c old.yaml nothing.jsonl", 1, "", "nothing.jsonl"},
 		{"-c old.yaml odd.log", 1, "", "odd.log holds no event"},
+		{"-c old.yaml none.jsonl", 1, `"decisions": 0`, "nothing was replayed, and nothing is proven"},
+		{"-c old.yaml idle.jsonl none.jsonl", 1, "", "nothing was replayed, and nothing is proven"},
+		{"-c old.yaml none.jsonl events.jsonl", 0, "", ""},
 	} {
 		r := command(t, dir, append([]string{"replay"}, strings.Fields(c.line)...)...)
 		if r.code != c.code || !strings.Contains(r.stdout, c.stdout) || !strings.Contains(r.stderr, c.stderr) {

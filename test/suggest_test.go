@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"unicode"
 )
 
 // auditLine is a connection that only audit let pass, on a day of November.
@@ -22,7 +24,12 @@ var suggestFiles = map[string]string{
 	"broken.yaml": "pools: {build: {mode: nothing}}\n",
 	"events.jsonl": auditLine(20, "b.example") + auditLine(21, "b.example") + auditLine(21, "once.example") +
 		auditLine(20, `\u001b[31m\n      - evil.example`) + auditLine(21, `\u001b[31m\n      - evil.example`),
-	"odd.log": "no event at all\n",
+	"odd.log":     "no event at all\n",
+	"none.jsonl":  "",
+	"idle.jsonl":  `{"v":1,"time":"2026-11-20T12:00:00.000000Z","kind":"system","event":"started","details":{}}` + "\n",
+	"others.yaml": "pools:\n  build:\n    sources: [10.99.0.0/24]\n",
+	"two.yaml":    "pools:\n  build:\n    sources: [10.20.0.0/24]\n  test:\n    sources: [10.98.0.0/24]\n",
+	"local.jsonl": auditLine(20, "localhost") + auditLine(21, "localhost") + auditLine(20, "metadata.google.internal") + auditLine(21, "metadata.google.internal"),
 }
 
 // TestSuggestCommand: exit codes and output of sallyport suggest.
@@ -57,6 +64,13 @@ func TestSuggestCommand(t *testing.T) {
 		{"-c audit.yaml", 2, "", "no event log is given"},
 		{"-c audit.yaml nothing.jsonl", 1, "", "nothing.jsonl"},
 		{"-c audit.yaml odd.log", 1, "", "odd.log holds no event"},
+		{"events.jsonl", 1, "", "5 decisions left out, of clients that no pool has (10.20.0.7): give -c"},
+		{"-c others.yaml events.jsonl", 1, "", "(10.20.0.7): add their addresses to the sources"},
+		{"-c others.yaml events.jsonl", 1, "", "no client of the log is in a pool"},
+		{"-c two.yaml --pool test events.jsonl", 1, "", "the log has no decision of pool test"},
+		{"-c audit.yaml none.jsonl", 1, "", "the log has no decision"},
+		{"-c audit.yaml idle.jsonl", 1, "", "the log has no decision"},
+		{"-c audit.yaml local.jsonl", 0, "", "no presets, no lines, 0 for review, 2 left out"},
 	} {
 		r := command(t, dir, append([]string{"suggest"}, strings.Fields(c.line)...)...)
 		if r.code != c.code || !strings.Contains(r.stdout, c.stdout) || !strings.Contains(r.stderr, c.stderr) {
@@ -65,6 +79,36 @@ func TestSuggestCommand(t *testing.T) {
 	}
 	if text := readText(t, filepath.Join(dir, "audit.yaml")); text != suggestFiles["audit.yaml"] {
 		t.Errorf("written without --write:\n%s", text)
+	}
+}
+
+// TestSuggestPrintsNothingOdd: what a job, or who names files, chose comes out
+// as text that shows as itself, and JSON still has it whole.
+func TestSuggestPrintsNothingOdd(t *testing.T) {
+	t.Parallel()
+	const name, host = "a\u202e\x9b2J\n+b.yaml", "x\u202e\u0085\u2066\x7f\U000e0001y"
+	dir := t.TempDir()
+	for file, text := range map[string]string{name: suggestFiles["audit.yaml"], "events.jsonl": auditLine(20, "b.example") + auditLine(21, "b.example") + auditLine(21, host)} {
+		if err := os.WriteFile(filepath.Join(dir, file), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	odd := func(r rune) bool { return r != '\n' && !unicode.IsPrint(r) }
+	for _, args := range [][]string{
+		{"suggest", "-c", name, "events.jsonl"}, {"suggest", "-c", name, "--write", "events.jsonl"}, {"suggest", "-c", name, "--format", "json", "events.jsonl"},
+		{"replay", "-c", name, "--enforce", "--format", "json", "events.jsonl"}, {"replay", "-c", name, "--enforce", "--format", "table", "events.jsonl"},
+		{"suggest", "-c", "no" + name, "events.jsonl"}, {"suggest", "-c", name, "no" + name}, {"check", "-c", "no" + name},
+	} {
+		r := command(t, dir, args...)
+		if strings.ContainsFunc(r.stdout+r.stderr, odd) || strings.Contains(r.stdout+r.stderr, "\n+b.yaml") {
+			t.Errorf("%q: %q", args, r.stdout+r.stderr)
+		}
+		if !slices.Contains(args, "json") {
+			continue
+		}
+		if decoded := any(nil); json.Unmarshal([]byte(r.stdout), &decoded) != nil || !strings.Contains(fmt.Sprint(decoded), host) {
+			t.Errorf("%q: the host is another: %s", args, r.stdout)
+		}
 	}
 }
 
@@ -83,6 +127,15 @@ func TestSuggestWrites(t *testing.T) {
 	}
 	if r := command(t, dir, "suggest", "-c", "link.yaml", "--write", "--min-jobs", "1", "events.jsonl"); r.code != 0 || !strings.Contains(r.stderr, "link.yaml is written") {
 		t.Fatalf("exit code %d\n%s%s", r.code, r.stdout, r.stderr)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "again.yaml"), []byte(suggestFiles["audit.yaml"]), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for i, said := range []string{"again.yaml is written", "nothing is written"} {
+		r := command(t, dir, "suggest", "-c", "again.yaml", "--write", "events.jsonl")
+		if text := readText(t, filepath.Join(dir, "again.yaml")); r.code != 0 || !strings.Contains(r.stderr, said) || strings.Count(text, "once.example") != 1 || strings.Count(text, "# review") != 1 {
+			t.Errorf("written %d times: exit code %d\n%s%s", i+1, r.code, r.stderr, text)
+		}
 	}
 	const want = "# ours\npools:\n  build:\n    mode: audit # for now\n    sources: [10.20.0.0/24]\n    allow: # kept\n      - a.example\n" +
 		"      - b.example  # 2 times in 2 jobs, 2026-11-20 to 2026-11-21\n      - once.example  # 1 time in 1 job, 2026-11-21\n"

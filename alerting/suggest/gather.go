@@ -36,6 +36,9 @@ type gather struct {
 	told   int
 	unseen int
 	recent recent
+
+	decisions int
+	unplaced  Unplaced
 }
 
 // recent are the hosts of the latest events, by id: an alert comes soon after
@@ -125,7 +128,11 @@ func (g *gather) take(e *alerting.Event) {
 		g.alert(e, pool.Name())
 		return
 	}
-	if pool == nil || g.config.Pool != "" && pool.Name() != g.config.Pool {
+	switch {
+	case pool == nil:
+		g.unplaced.add(e)
+		return
+	case g.config.Pool != "" && pool.Name() != g.config.Pool:
 		return
 	}
 	p := g.pool(pool.Name())
@@ -134,9 +141,25 @@ func (g *gather) take(e *alerting.Event) {
 	if !ok {
 		return
 	}
+	g.decisions++
 	p.marks.event(e)
 	if !d.Allowed() {
 		g.refusal(p, e, d)
+	}
+}
+
+// add takes an event of a client that no pool has.
+func (u *Unplaced) add(e *alerting.Event) {
+	if !replay.Decides(e) {
+		return
+	}
+	u.Decisions++
+	switch {
+	case slices.Contains(u.Clients, e.Client):
+	case len(u.Clients) < maxKept:
+		u.Clients = append(u.Clients, e.Client)
+	default:
+		u.More = true
 	}
 }
 
@@ -208,60 +231,6 @@ func (g *gather) refusal(p *poolLog, e *alerting.Event, d allowlists.Decision) {
 		w.question(e)
 	} else {
 		w.connection(e)
-	}
-}
-
-// unread says why a line for the name would not mend what the first bytes of a
-// connection lack; "" if nothing is.
-func unread(e *alerting.Event) string {
-	switch cause := e.Cause(); {
-	case isQuestion(e) || e.Port != 443:
-		return ""
-	case cause == allowlists.NotTLS, cause == allowlists.SNIMissing, cause == allowlists.ECHNotAllowed:
-		return "no TLS that shows its name (" + cause.String() + "); a line needs tls: off"
-	default:
-		return ""
-	}
-}
-
-// usualTypes are the types of question that every allowed name is answered for.
-var usualTypes = []string{"A", "AAAA", "CNAME", "HTTPS", "SVCB"}
-
-// unwanted says why a refusal is none that a line should mend; "" if one might.
-func unwanted(d allowlists.Decision) string {
-	if d.Quiet {
-		return "it is on a quiet list (" + d.QuietBy.Where() + ")"
-	}
-	switch d.Reason {
-	case allowlists.NotInAllowlist, allowlists.PortNotAllowed:
-		return ""
-	case allowlists.DeniedByRule:
-		return "a deny rule has it (" + d.Rule.Where() + ")"
-	case allowlists.ExpiredRule:
-		return "its rule has expired (" + d.Rule.Where() + ")"
-	case allowlists.DNSTypeBlocked:
-		return "a question of a type that no rule lists"
-	case allowlists.SpecialAddress:
-		if d.Rule != nil {
-			return "its address is special; resolves_to of its rule opens that (" + d.Rule.Where() + ")"
-		}
-		return "its address is special"
-	default:
-		return d.Reason.String()
-	}
-}
-
-// targetOf is what an event wanted, for people.
-func targetOf(e *alerting.Event) string {
-	switch {
-	case isQuestion(e) && (e.Host == "" || !slices.Contains(usualTypes, e.Type)):
-		return e.Name + " " + e.Type
-	case isQuestion(e):
-		return e.Host
-	case e.Host != "":
-		return e.Host + ":" + portText(e.Port)
-	default:
-		return netip.AddrPortFrom(e.IP, e.Port).String()
 	}
 }
 

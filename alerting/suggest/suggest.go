@@ -11,6 +11,7 @@ package suggest
 import (
 	"context"
 	"maps"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -32,9 +33,21 @@ type Config struct {
 // A Result is what a log asks for.
 type Result struct {
 	Pools []Pool `json:"pools"` // those with anything to say, by name
+	// Decisions counts the events of the log that a pool has a say in. Without
+	// any, nothing was looked at.
+	Decisions int `json:"decisions"`
+	// Unplaced are the events of clients that no pool of the policy has.
+	Unplaced Unplaced `json:"unplaced,omitzero"`
 	// Unseen counts events of further destinations than are remembered. They
 	// are not suggested.
 	Unseen int `json:"unseen,omitempty"`
+}
+
+// Unplaced says whose events no pool has.
+type Unplaced struct {
+	Decisions int          `json:"decisions"`
+	Clients   []netip.Addr `json:"clients"` // the first few
+	More      bool         `json:"more_clients,omitempty"`
 }
 
 // A Pool is what one pool asks for.
@@ -97,7 +110,7 @@ func Run(ctx context.Context, config Config) (*Result, error) {
 	if err := replay.Each(ctx, config.Sources, g.take); err != nil {
 		return nil, err
 	}
-	result := &Result{Unseen: g.unseen, Pools: []Pool{}}
+	result := &Result{Pools: []Pool{}, Decisions: g.decisions, Unplaced: g.unplaced, Unseen: g.unseen}
 	for _, name := range slices.Sorted(maps.Keys(g.pools)) {
 		if p := g.pools[name].result(policy.Pool(name), &config); len(p.Presets)+len(p.Allow)+len(p.Review)+len(p.Left) > 0 {
 			result.Pools = append(result.Pools, p)

@@ -91,7 +91,11 @@ func readSources(path string) ([]allowlists.Source, error) {
 	if path == "" {
 		return allowlists.Embedded(), nil
 	}
-	return allowlists.ReadSources(path)
+	sources, err := allowlists.ReadSources(path)
+	if err != nil {
+		err = inertError{err}
+	}
+	return sources, err
 }
 
 // digestOf sums up what the sources say, to tell a touch from a change.

@@ -360,13 +360,3 @@ func atPlace(where string) string {
 	}
 	return "at " + where
 }
-
-// printable keeps a terminal from acting on what a job chose.
-func printable(text string) string {
-	return strings.Map(func(r rune) rune {
-		if r < 0x20 || r > 0x7e {
-			return '?'
-		}
-		return r
-	}, text)
-}

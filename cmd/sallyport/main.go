@@ -4,7 +4,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -74,7 +73,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	}
 	var printed printedError
 	if exit.err != nil && !errors.As(exit.err, &printed) {
-		fmt.Fprintf(stderr, "sallyport: %v\n", exit.err)
+		fmt.Fprintf(stderr, "sallyport: %s\n", inert(exit.err.Error()))
 	}
 	return exit.code
 }
@@ -185,12 +184,4 @@ func versionText() string { return fmt.Sprintf("sallyport %s (%s)\n", version, r
 // unknownFormat is the error of a --format that is neither text nor json.
 func unknownFormat(format string) error {
 	return &exitError{exitUsage, fmt.Errorf("--format %s: formats are text and json", format)}
-}
-
-// printJSON writes a value for a program, readable for people.
-func printJSON(w io.Writer, value any) error {
-	encoder := json.NewEncoder(w)
-	encoder.SetEscapeHTML(false)
-	encoder.SetIndent("", "  ")
-	return encoder.Encode(value)
 }

@@ -41,8 +41,8 @@ what would break. Logs may be packed with gzip; "-" is standard input. A rule
 counts if it had not expired at the time of the event.
 
 Exit code 0 if nothing that was allowed is refused, 3 if something is, so that a
-change of a policy can be gated; 1 if a log cannot be read, 2 for a faulty command
-line or configuration. docs/suggest.md has more.`,
+change of a policy can be gated; 1 if a log cannot be read or has no decision, 2
+for a faulty command line or configuration. docs/suggest.md has more.`,
 		Example: "  sallyport replay -c sallyport.yaml /var/log/sallyport/events.jsonl*\n" +
 			"  sallyport replay -c new.yaml --old sallyport.yaml events.jsonl\n" +
 			"  zcat old/*.gz | sallyport replay -c sallyport.yaml --enforce --format json -",
@@ -96,6 +96,8 @@ func (o *replayOptions) run(ctx context.Context, cmd *cobra.Command, args []stri
 		return &exitError{exitFailed, err}
 	case report.Refused.Decisions > 0:
 		return &exitError{exitDenied, nil}
+	case report.Decisions == 0:
+		return &exitError{exitFailed, errors.New("no log given has a decision that a policy has a say in: nothing was replayed, and nothing is proven")}
 	default:
 		return nil
 	}

@@ -2,10 +2,12 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
 
@@ -40,8 +42,9 @@ and is in --format json. A job is the run that the event names, else a client's
 day; docs/suggest.md says which clients are one.
 
 Nothing is written but with --write. Logs may be packed with gzip; "-" is standard
-input. Exit code 0; 1 if a log cannot be read or the file not be amended, 2 for a
-faulty command line or configuration. docs/suggest.md has more.`,
+input. Exit code 0; 1 if a log cannot be read, has nothing of a client that a pool
+has, or the file cannot be amended; 2 for a faulty command line or configuration.
+docs/suggest.md has more.`,
 		Example: "  sallyport suggest -c sallyport.yaml /var/log/sallyport/events.jsonl*\n" +
 			"  sallyport suggest -c sallyport.yaml --pool build --min-jobs 1 --format yaml events.jsonl\n" +
 			"  sallyport suggest -c sallyport.yaml --write events.jsonl && sallyport replay -c sallyport.yaml --enforce events.jsonl",
@@ -78,10 +81,45 @@ func (o *suggestOptions) run(ctx context.Context, cmd *cobra.Command, args []str
 		return &exitError{exitFailed, err}
 	}
 	tellSkipped(stderr, logs)
-	if err := o.print(out, stderr, result, sources); err != nil {
+	o.tellUnplaced(stderr, &result.Unplaced)
+	if err = o.print(out, stderr, result, sources); err == nil && result.Decisions == 0 {
+		err = o.nothingPlaced(result)
+	}
+	if err != nil {
 		return &exitError{exitFailed, err}
 	}
 	return nil
+}
+
+// tellUnplaced says whose events were left out, and what to do about it.
+func (o *suggestOptions) tellUnplaced(stderr io.Writer, u *suggest.Unplaced) {
+	if u.Decisions == 0 {
+		return
+	}
+	var clients []string
+	for _, addr := range u.Clients {
+		clients = append(clients, addrText(addr))
+	}
+	if u.More {
+		clients = append(clients, "...")
+	}
+	mend := "add their addresses to the sources of one, if they are yours"
+	if o.config == "" {
+		mend = "give -c, the configuration that the log's daemon runs with (the embedded one has loopback clients only)"
+	}
+	fmt.Fprintf(stderr, "%s left out, of clients that no pool has (%s): %s\n", counted(u.Decisions, "decision"), strings.Join(clients, ", "), mend)
+}
+
+// nothingPlaced is the error for a log of which nothing could be looked at.
+func (o *suggestOptions) nothingPlaced(result *suggest.Result) error {
+	switch {
+	case result.Unplaced.Decisions > 0:
+		return errors.New("no client of the log is in a pool, so nothing can be suggested")
+	case o.pool != "":
+		return fmt.Errorf("the log has no decision of pool %s", printable(o.pool))
+	default:
+		return errors.New("the log has no decision to learn from")
+	}
 }
 
 // load reads the configuration and checks the flags.
@@ -124,13 +162,20 @@ func (o *suggestOptions) print(out, stderr io.Writer, result *suggest.Result, so
 		err = printFragment(out, result)
 	default:
 		for i := range amended {
-			if _, err = io.WriteString(out, amended[i].Diff()); err != nil {
+			text := amended[i].Diff()
+			if isTerminal(out) {
+				text = inert(text) // else it is for git apply, to the byte
+			}
+			if _, err = io.WriteString(out, text); err != nil {
 				break
 			}
 		}
 	}
 	if err != nil || !o.write {
 		return err
+	}
+	if len(amended) == 0 {
+		fmt.Fprintln(stderr, "nothing is written: the files have all of it")
 	}
 	for i := range amended {
 		if err := amendFile(amended[i].Name, amended[i].Old, amended[i].New); err != nil {
@@ -183,7 +228,7 @@ const maxLeftOut = 20
 
 // tellLeftOut says what is not suggested, and why, the most wanted first.
 func tellLeftOut(stderr io.Writer, result *suggest.Result) {
-	if len(result.Pools) == 0 {
+	if len(result.Pools) == 0 && result.Decisions > 0 {
 		fmt.Fprintln(stderr, "the log asks for nothing that the policy does not allow")
 	}
 	for i := range result.Pools {
