@@ -43,7 +43,7 @@ type ownTrouble struct {
 func systemTrouble(e *Event) ownTrouble {
 	switch e.Event {
 	case SystemReloadFailed:
-		return ownTrouble{Medium, SystemReloadFailed, "the policy was not reloaded; the last good one goes on serving"}
+		return ownTrouble{Medium, SystemReloadFailed, "the policy was not reloaded; the last good one goes on serving"}.because(e.Details["error"])
 	case SystemLogDegraded:
 		return logTrouble(e).because(e.Details["cause"])
 	case SystemStateFailed:

@@ -112,6 +112,7 @@ func TestCommandExitCodes(t *testing.T) {
 		code           int
 		stdout, stderr string // parts that must be there
 	}{
+		{"baseline", 2, "", "Usage:"},
 		{"check", 0, "pool default: enforce, ", "writ"},
 		{"check -c good.yaml", 0, "no warnings, no errors\n", ""},
 		{"check --strict -c good.yaml", 0, "no warnings, no errors\n", ""},
@@ -180,7 +181,7 @@ func TestCommandExitCodes(t *testing.T) {
 		{"healthcheck --admin 127.0.0.1", 2, "", "--admin 127.0.0.1: write HOST:PORT, such as 127.0.0.1:9180"},
 		{"--version", 0, "sallyport dev (go", ""},
 		{"completion tcsh", 2, "", "sallyport completion has no \"tcsh\", only bash, fish, powershell, zsh"},
-		{"completion", 0, "Available Commands:", ""},
+		{"completion", 2, "", "Available Commands:"},
 		{"firewall nope", 2, "", "unknown command \"nope\""},
 		{"check good.yaml", 2, "", "sallyport check takes no argument; for a configuration write sallyport check -c good.yaml"},
 		{"run good.yaml", 2, "", "sallyport run takes no argument; for a configuration write sallyport run -c good.yaml"},
@@ -192,7 +193,7 @@ func TestCommandExitCodes(t *testing.T) {
 		{"help baseline list", 0, "sallyport baseline list [flags]", ""},
 		{"help", 0, "Available Commands:", ""},
 		{"check extra", 2, "", "sallyport: "},
-		{"", 0, "Available Commands:", ""},
+		{"", 2, "", "Available Commands:"},
 	} {
 		t.Run(c.line, func(t *testing.T) {
 			got := command(t, dir, strings.Fields(c.line)...)

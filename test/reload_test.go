@@ -2,6 +2,7 @@ package test
 
 import (
 	"bufio"
+	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -116,6 +117,70 @@ func TestInvalidReloadChangesNothing(t *testing.T) {
 	d.wait("the alert", func(e event) bool { return e.text("alert") == "policy" })
 	if !strings.Contains(d.stderr.String(), "enforc") {
 		t.Errorf("our own messages do not show the mistake:\n%s", d.stderr)
+	}
+	d.wait("the alert says where", func(e event) bool {
+		return e.text("alert") == "policy" && strings.Contains(e.text("summary"), "sallyport.yaml:")
+	})
+	for _, line := range strings.Split(strings.TrimSpace(d.stderr.String()), "\n") {
+		if !json.Valid([]byte(line)) {
+			t.Errorf("our own messages have a line that is no JSON: %q", line)
+		}
+	}
+}
+
+// TestReloadOfADeletedConfiguration: what cannot be read is said once, with its
+// cause, however much is written beside it, and again when it is back.
+func TestReloadOfADeletedConfiguration(t *testing.T) {
+	d, _, _, _ := echoWorld(t, "")
+	whole, err := os.ReadFile(d.path("sallyport.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(d.path("sallyport.yaml")); err != nil {
+		t.Fatal(err)
+	}
+	failed := func(e event) bool { return e.text("event") == "reload-failed" }
+	why, _ := d.wait("the failure", failed)["details"].(map[string]any)
+	if text, _ := why["error"].(string); !strings.Contains(text, "no such file") {
+		t.Errorf("the cause is %q", text)
+	}
+	d.wait("the alert, with the cause", func(e event) bool {
+		return e.text("alert") == "policy" && strings.Contains(e.text("summary"), "no such file")
+	})
+	for began := time.Now(); time.Since(began) < 2*time.Second; { // the event log lies in the same directory
+		connect(t, d.proxy, "refused.example:443")
+	}
+	d.put(string(whole))
+	d.wait("that it is back", func(e event) bool { return e.text("event") == "reloaded" })
+	times := 0
+	for _, e := range d.events() {
+		if failed(e) {
+			times++
+		}
+	}
+	if times != 1 {
+		t.Errorf("it was said %d times", times)
+	}
+	for _, line := range strings.Split(strings.TrimSpace(d.stderr.String()), "\n") {
+		if !json.Valid([]byte(line)) {
+			t.Errorf("our own messages have a line that is no JSON: %q", line)
+		}
+	}
+	if !strings.Contains(d.stderr.String(), "no such file") {
+		t.Errorf("our own messages do not say why:\n%s", d.stderr)
+	}
+}
+
+// TestReloadBesideABusyLog: the event log lies in the directory of the
+// configuration, and never rests.
+func TestReloadBesideABusyLog(t *testing.T) {
+	d, _, pools, z := echoWorld(t, "")
+	d.write(z.addr, strings.Replace(pools, "other.example", "another.example", 1))
+	for began := time.Now(); !strings.Contains(d.metrics(), `reloads_total{outcome="applied"} 1`); {
+		if time.Since(began) > patience {
+			t.Fatal("it is not reloaded while the log is written")
+		}
+		connect(t, d.proxy, "refused.example:443")
 	}
 }
 

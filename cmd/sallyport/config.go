@@ -8,6 +8,8 @@ import (
 	"os"
 	"time"
 
+	"github.com/rs/zerolog"
+
 	"sallyport/allowlists"
 	"sallyport/allowlists/diag"
 )
@@ -24,41 +26,47 @@ func loadConfig(path string, stderr io.Writer) (file *allowlists.File, digest st
 }
 
 // loadConfig is loadConfig for a daemon that serves: warnings go into the log
-// too. Those of the embedded configuration do not, as nobody can mend them. It
-// calls rest, unless that is nil, after each few rules.
+// too. Those of the embedded configuration do not, as nobody can mend them.
+// Errors are printed at the start, for a person; at a reload, which has a rest
+// to call after each few rules, they are lines of the log.
 func (d *daemon) loadConfig(path string, rest func()) (*allowlists.File, string, error) {
 	file, report, digest, err := examine(path, rest)
+	switch {
+	case err != nil:
+	case rest == nil:
+		err = printErrors(report, d.options.stderr)
+	default:
+		d.logProblems(zerolog.ErrorLevel, report.Errors())
+		err = report.Err()
+	}
 	if err != nil {
 		return nil, digest, err
 	}
-	if err := printErrors(report, d.options.stderr); err != nil {
-		return nil, digest, err
-	}
 	if path != "" {
-		d.logWarnings(report.Warnings())
+		d.logProblems(zerolog.WarnLevel, report.Warnings())
 	}
 	return file, digest, nil
 }
 
-// maxLogged bounds the warnings that a start or a reload logs.
+// maxLogged bounds the problems of each level that a start or a reload logs.
 const maxLogged = 20
 
-func (d *daemon) logWarnings(warnings []diag.Problem) {
-	for _, problem := range warnings[:min(len(warnings), maxLogged)] {
-		d.log.Warn().Msg(problem.String())
+func (d *daemon) logProblems(level zerolog.Level, problems []diag.Problem) {
+	for _, problem := range problems[:min(len(problems), maxLogged)] {
+		d.log.WithLevel(level).Msg(problem.String())
 	}
-	if more := len(warnings) - maxLogged; more > 0 {
-		d.log.Warn().Int("more", more).Msg("further warnings of the configuration are not shown; sallyport check has all")
+	if more := len(problems) - maxLogged; more > 0 {
+		d.log.WithLevel(level).Int("more", more).Msg("further problems of the configuration are not shown; sallyport check has all")
 	}
 }
 
 // examine reads the configuration at path and holds it against the schema, the
 // lint and this machine. The file is nil if the report has an error. It calls
-// rest after each few rules.
+// rest after each few rules. The digest is there also with an error.
 func examine(path string, rest func()) (*allowlists.File, *diag.Report, string, error) {
 	sources, err := readSources(path)
 	if err != nil {
-		return nil, nil, "", &exitError{exitUsage, err}
+		return nil, nil, digestOf(nil, err), &exitError{exitUsage, err}
 	}
 	file, report := allowlists.LoadGently(sources, os.LookupEnv, time.Now(), rest)
 	for _, name := range allowlists.SkippedFiles(path) {
@@ -72,7 +80,7 @@ func examine(path string, rest func()) (*allowlists.File, *diag.Report, string, 
 	if report.Failed() {
 		file = nil
 	}
-	return file, report, digestOf(sources), nil
+	return file, report, digestOf(sources, nil), nil
 }
 
 // printErrors prints the errors of a report and sums them up in an exitError
@@ -98,9 +106,13 @@ func readSources(path string) ([]allowlists.Source, error) {
 	return sources, err
 }
 
-// digestOf sums up what the sources say, to tell a touch from a change.
-func digestOf(sources []allowlists.Source) string {
+// digestOf sums up what the sources say, or why they cannot be read, to tell a
+// touch from a change.
+func digestOf(sources []allowlists.Source, err error) string {
 	sum := sha256.New()
+	if err != nil {
+		fmt.Fprintf(sum, "unread: %v", err)
+	}
 	for _, s := range sources {
 		fmt.Fprintf(sum, "%s %d\n", s.Name, len(s.Text))
 		sum.Write(s.Text)
@@ -108,11 +120,10 @@ func digestOf(sources []allowlists.Source) string {
 	return hex.EncodeToString(sum.Sum(nil))
 }
 
-// sourcesChanged reports whether the configuration's text is another than the
-// one read last. One that cannot be read counts as changed, so that the reload
-// says why.
+// sourcesChanged reports whether the configuration is another than the one read
+// last. One that cannot be read is another once, so that the reload says why;
+// so is the good one when it is back.
 func (d *daemon) sourcesChanged(path string) bool {
-	sources, err := readSources(path)
 	last := d.sources.Load()
-	return err != nil || last == nil || digestOf(sources) != *last
+	return last == nil || digestOf(readSources(path)) != *last
 }

@@ -36,7 +36,7 @@ type daemon struct {
 	settings allowlists.Settings
 	policy   atomic.Pointer[allowlists.Policy]
 	state    atomic.Int32
-	sources  atomic.Pointer[string] // digest of the configuration that was read last
+	sources  atomic.Pointer[string] // digest of the configuration that was read last, or of why it could not be
 	own      ownAddrs
 	// placement is where the daemon stands; a reload does not move it.
 	placement   placement
@@ -188,12 +188,10 @@ func (d *daemon) close() {
 // invalid one leaves the last good policy serving, and says so everywhere.
 func (d *daemon) reload(path string) {
 	file, digest, err := d.loadConfig(path, new(pacer).rest)
-	if digest != "" {
-		d.sources.Store(&digest)
-	}
+	d.sources.Store(&digest)
 	if err != nil {
 		d.metrics.reloads.WithLabelValues("failed").Inc()
-		d.log.Error().Msg("the new configuration is not valid; the last good policy goes on serving")
+		d.log.Error().Err(err).Msg("the new configuration is not valid; the last good policy goes on serving")
 		d.alerts.System(alerting.SystemReloadFailed, map[string]any{"error": err.Error()})
 		return
 	}

@@ -91,6 +91,7 @@ alerts people when a job tries anything else.`,
 	}
 	root.Version = version // for --version
 	root.SetVersionTemplate(versionText())
+	root.RunE = func(cmd *cobra.Command, _ []string) error { return wantsMore(cmd) }
 	root.AddCommand(newRun(), newCheck(), newExplain(), newPresets(), newBaseline(), newFirewall(), newCorrelate(), newReplay(), newSuggest(), newDoctor(), newEnv(), newWaitReady(), newHealthcheck(), newVersion(), newProbe())
 	addExamples(root)
 	wantSubcommands(root)
@@ -107,7 +108,7 @@ func wantSubcommands(root *cobra.Command) {
 		cmd.Args = cobra.ArbitraryArgs
 		cmd.RunE = func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
-				return cmd.Help()
+				return wantsMore(cmd)
 			}
 			var names []string
 			for _, sub := range cmd.Commands() {
@@ -116,6 +117,16 @@ func wantSubcommands(root *cobra.Command) {
 			return fmt.Errorf("%s has no %q, only %s", cmd.CommandPath(), printable(args[0]), strings.Join(names, ", "))
 		}
 	}
+}
+
+// wantsMore is the end of a command line that names no command: its help, and
+// the code of a wrong usage.
+func wantsMore(cmd *cobra.Command) error {
+	cmd.SetOut(cmd.ErrOrStderr())
+	if err := cmd.Help(); err != nil {
+		return err
+	}
+	return &exitError{code: exitUsage}
 }
 
 // configByFlag takes no argument, and tells who gives the configuration as one.

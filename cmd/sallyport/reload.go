@@ -9,9 +9,14 @@ import (
 	"github.com/fsnotify/fsnotify"
 )
 
-// settle is how long a change of the configuration rests before it is read: an
-// editor, or a ConfigMap's swap of symlinks, is several changes.
-const settle = 200 * time.Millisecond
+// A change of the configuration rests for settle before it is read: an editor,
+// or a ConfigMap's swap of symlinks, is several changes. Where changes never
+// rest, as the event log is written in the same directory, it is read after
+// restless.
+const (
+	settle   = 200 * time.Millisecond
+	restless = time.Second
+)
 
 // watchConfig calls reload after each change of the configuration at path and
 // each signal on hangup, one call at a time, until ctx ends. It watches the
@@ -26,6 +31,7 @@ func (d *daemon) watchConfig(ctx context.Context, path string, hangup <-chan os.
 		events = watcher.Events
 	}
 	var due <-chan time.Time
+	var since time.Time // of the first change that was not looked at
 	for {
 		select {
 		case <-ctx.Done():
@@ -38,7 +44,10 @@ func (d *daemon) watchConfig(ctx context.Context, path string, hangup <-chan os.
 				events = nil
 				continue
 			}
-			due = time.After(settle)
+			if due == nil {
+				since = time.Now()
+			}
+			due = time.After(min(settle, restless-time.Since(since)))
 		case <-due:
 			due = nil
 			if d.sourcesChanged(path) {
