@@ -80,8 +80,8 @@ while the daemon runs is noticed within 10 s and written anew; that, and a disk 
 // systemEvents are the events of kind system: when, and with which details.
 var systemEvents = map[string][2]string{
 	alerting.SystemStarted:      {"every listener is bound", "`version`, `pools`, `proxy`, `dns` and `transparent` (addresses bound), `user`, `capabilities`, `landlock` and `seccomp` (what the daemon may still do; docs/privileges.md), `placement`, `enforced`, `packets` (behind a firewall: `seen`, or why what it refuses outside TCP and DNS is not), `alerts_survive_restart`, `book_kept` (the book of answers goes on where the last daemon's ended)"},
-	alerting.SystemReloaded:     {"a changed configuration serves", "`policy`, `pools`"},
-	alerting.SystemReloadFailed: {"a changed configuration is not valid; the last good one goes on serving", "`error`"},
+	alerting.SystemReloaded:     {"a changed configuration serves, or the same one again after one that did not", "`policy`, `pools`"},
+	alerting.SystemReloadFailed: {"a changed configuration is not valid, or cannot be read; told once for each change, and the last good one goes on serving", "`error` (the first mistake, with file and line)"},
 	alerting.SystemStopping:     {"the daemon was told to end; new work is refused", "`drain_timeout`"},
 	alerting.SystemLogDegraded:  {"the event log cannot be written, loses lines, has lost its file, or is well again", "`state` (`failing`; `dropping`; `missing`, `replaced`, `moved`: what became of its file, which goes on at its path; `recovered`), `cause`, `lost` (lines), `unwaited` (refusals sent before their line was written), `refusing`"},
 	alerting.SystemResumed:      {"alerting went on in the log where it had stopped", "`events` (taken), `skipped` (lines that are no events), `from` and `to` (offsets), `rotated` (name of the file that the log was then), `whole_file` (why all of it was read), `lost_state` (why the last part of it was read), `error`"},
