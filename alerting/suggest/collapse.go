@@ -18,12 +18,14 @@ const (
 
 // collapse puts patterns in place of hosts of one service with the same ports:
 // numbered hosts first, then those below one name. It gives the hosts that are
-// left.
+// left. Where enough numbered hosts were seen in enough jobs, the others of the
+// service need no jobs of their own: each job gets another mirror.
 func (s *sift) collapse(hosts []*wanted) (left []*wanted, lines []Line) {
 	for _, step := range []struct {
 		least int
 		key   func(allowlists.Host) string
-	}{{minNumbered, numbered}, {minSiblings, siblings}} {
+		rare  bool // takes hosts of too few jobs as well
+	}{{minNumbered, numbered, true}, {minSiblings, siblings, false}} {
 		groups := make(map[string][]*wanted)
 		for _, w := range hosts {
 			if pattern := step.key(w.host); pattern != "" {
@@ -33,11 +35,20 @@ func (s *sift) collapse(hosts []*wanted) (left []*wanted, lines []Line) {
 		}
 		for _, text := range slices.Sorted(maps.Keys(groups)) {
 			group := groups[text]
-			if len(group) < step.least || !s.safe(text) {
+			if len(group) < step.least {
 				continue
 			}
+			var rare []*wanted
+			if step.rare {
+				rare = s.rare(text, step.key)
+			}
+			if !s.safe(text, rare) {
+				continue
+			}
+			s.doubts = slices.DeleteFunc(s.doubts, func(d doubtful) bool { return slices.Contains(rare, d.wanted) })
+			s.aside = slices.DeleteFunc(s.aside, func(h allowlists.Host) bool { return hasHost(rare, h) })
 			line := Line{Rule: text}
-			for _, w := range group {
+			for _, w := range slices.Concat(group, rare) {
 				line.Hosts = append(line.Hosts, w.host.String())
 				line.Evidence = line.Evidence.and(w.evidence())
 			}
@@ -46,6 +57,20 @@ func (s *sift) collapse(hosts []*wanted) (left []*wanted, lines []Line) {
 		}
 	}
 	return hosts, lines
+}
+
+// rare are the hosts of a pattern with its ports that were seen in too few jobs.
+func (s *sift) rare(text string, key func(allowlists.Host) string) (hosts []*wanted) {
+	for _, d := range s.doubts {
+		if pattern := key(d.host); d.rare && pattern != "" && rule(pattern, d.portList()) == text {
+			hosts = append(hosts, d.wanted)
+		}
+	}
+	return hosts
+}
+
+func hasHost(hosts []*wanted, host allowlists.Host) bool {
+	return slices.ContainsFunc(hosts, func(w *wanted) bool { return w.host == host })
 }
 
 // numbered is the pattern of a host whose first label has a number after some
@@ -71,8 +96,8 @@ func siblings(host allowlists.Host) string {
 
 // safe reports whether a pattern covers nothing that it should not: no public
 // suffix, no host that anyone can write to, none that was left out or is for a
-// person to decide, and no rule that says more.
-func (s *sift) safe(text string) bool {
+// person to decide but for some, and no rule that says more.
+func (s *sift) safe(text string, some []*wanted) bool {
 	text, _, _ = strings.Cut(text, ":")
 	pattern, err := allowlists.ParsePattern(text)
 	if err != nil {
@@ -81,7 +106,8 @@ func (s *sift) safe(text string) bool {
 	if icann, private := pattern.PublicSuffix(); icann || private {
 		return false
 	}
-	if slices.ContainsFunc(s.aside, pattern.Matches) || s.hides(pattern) {
+	bars := func(h allowlists.Host) bool { return pattern.Matches(h) && !hasHost(some, h) }
+	if slices.ContainsFunc(s.aside, bars) || s.hides(pattern) {
 		return false
 	}
 	return !slices.ContainsFunc(allowlists.PresetRules(), func(r allowlists.Rule) bool {

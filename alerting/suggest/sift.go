@@ -49,9 +49,13 @@ func (s *sift) run() {
 			s.leave(s.target(w), why, w.evidence())
 			continue
 		}
-		if why := s.doubt(w); why != "" {
+		why, rare := s.doubt(w), false
+		if why == "" && w.jobs.count() < s.config.MinJobs {
+			why, rare = w.jobs.tooFew(), true
+		}
+		if why != "" {
 			s.aside = append(s.aside, w.host)
-			s.doubts = append(s.doubts, doubtful{w, why})
+			s.doubts = append(s.doubts, doubtful{w, why, rare})
 			continue
 		}
 		s.wanted = append(s.wanted, w)
@@ -62,7 +66,8 @@ func (s *sift) run() {
 // doubtful is a host that a person is to decide on.
 type doubtful struct {
 	*wanted
-	why string
+	why  string
+	rare bool // seen in too few jobs, and nothing else
 }
 
 // maxReview bounds the lines for review: nobody reads more, and who asks for
@@ -169,7 +174,8 @@ func (s *sift) echo(host allowlists.Host) bool {
 	return false
 }
 
-// doubt says why a person is to look at a host; "" if nobody has to.
+// doubt says why a person is to look at a host, in however many jobs it was seen;
+// "" if nobody has to.
 func (s *sift) doubt(w *wanted) string {
 	like, alike := s.like.Of(w.host)
 	_, rebound := s.marks.rebound[w.host]
@@ -182,8 +188,6 @@ func (s *sift) doubt(w *wanted) string {
 		return "it leads to a private or other special address, which resolves_to opens"
 	case rebound:
 		return "an alert spoke of it: " + alerting.AlertRebinding
-	case w.jobs.count() < s.config.MinJobs:
-		return w.jobs.tooFew()
 	case w.opened.count == 0 && !w.refused:
 		return "asked for, and never connected to"
 	case w.crowded:
