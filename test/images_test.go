@@ -152,6 +152,28 @@ func buildStandin(t *testing.T) string {
 	return program
 }
 
+// loadedBy are the libraries that programs of this machine load, as importImage
+// takes them.
+func loadedBy(t *testing.T, programs ...string) map[string]string {
+	t.Helper()
+	files := make(map[string]string)
+	for _, program := range programs {
+		out, err := exec.Command("ldd", program).Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range regexp.MustCompile(`/\S+`).FindAllString(string(out), -1) {
+			files[path] = path
+		}
+	}
+	for _, name := range []string{"libnss_dns.so.2", "libnss_files.so.2", "libresolv.so.2"} { // loaded at run time
+		if paths, _ := filepath.Glob("/lib/*/" + name); len(paths) > 0 {
+			files[paths[0]] = paths[0]
+		}
+	}
+	return files
+}
+
 // runnerImage is a small machine for jobs: busybox, the stand-in for UDP, and
 // this machine's curl with the libraries that it loads; more as importImage
 // takes it.
@@ -165,18 +187,7 @@ func (f *fleet) runnerImage(more ...map[string]string) string {
 		return path
 	}
 	files := map[string]string{"/bin/busybox": find("busybox"), "/bin/curl": find("curl"), "/bin/standin": f.standin, "/ca.pem": f.ca.file}
-	out, err := exec.Command("ldd", find("curl")).Output()
-	if err != nil {
-		f.t.Fatal(err)
-	}
-	for _, path := range regexp.MustCompile(`/\S+`).FindAllString(string(out), -1) {
-		files[path] = path
-	}
-	for _, name := range []string{"libnss_dns.so.2", "libnss_files.so.2", "libresolv.so.2"} { // loaded at run time
-		if paths, _ := filepath.Glob("/lib/*/" + name); len(paths) > 0 {
-			files[paths[0]] = paths[0]
-		}
-	}
+	maps.Copy(files, loadedBy(f.t, find("curl")))
 	name := "runner"
 	for _, m := range more {
 		name = "job"

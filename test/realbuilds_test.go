@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -58,26 +59,42 @@ func moduleEnv(goproxy, cache string) []string {
 	return env
 }
 
+// packageHosts are the hosts of apt's sources over HTTP.
+func packageHosts(t *testing.T) (hosts []realHost) {
+	t.Helper()
+	for _, site := range packageSites(t) {
+		host := newRealHost(t, site)
+		if !slices.ContainsFunc(hosts, func(h realHost) bool { return h.name == host.name }) {
+			hosts = append(hosts, host)
+		}
+	}
+	return hosts
+}
+
+// packageSites are the URLs of apt's sources over HTTP.
+func packageSites(t *testing.T) (sites []string) {
+	t.Helper()
+	uris, err := exec.Command("apt-get", "indextargets", "--format", "$(SITE)").Output()
+	need(t, err == nil && len(uris) > 0, "apt sources")
+	for _, site := range strings.Fields(string(uris)) {
+		if strings.HasPrefix(site, "http://") && !slices.Contains(sites, site) {
+			sites = append(sites, site)
+		}
+	}
+	need(t, len(sites) > 0, "an apt source over http")
+	return sites
+}
+
 // packageSources are the rules for the hosts of apt's sources, and those
 // sources as lines.
 func packageSources(t *testing.T) (rules, lines string) {
 	t.Helper()
-	uris, err := exec.Command("apt-get", "indextargets", "--format", "$(SITE)").Output()
-	need(t, err == nil && len(uris) > 0, "apt sources")
-	seen := map[string]bool{}
-	for _, site := range strings.Fields(string(uris)) {
-		if !strings.HasPrefix(site, "http://") || seen[site] {
-			continue
-		}
-		seen[site] = true
-		host := newRealHost(t, site)
-		if !seen[host.name] {
-			rules += host.rule("80")
-		}
-		seen[host.name] = true
+	for _, host := range packageHosts(t) {
+		rules += host.rule("80")
+	}
+	for _, site := range packageSites(t) {
 		lines += aptSuite(t, site)
 	}
-	need(t, rules != "", "an apt source over http")
 	return rules, lines
 }
 
@@ -129,6 +146,7 @@ func (j *jobSpace) fetchPackages(suites string) int {
 	apt := []string{
 		"apt-get", "-o", "APT::Sandbox::User=root", "-o", "Dir::State=" + dir + "/state", "-o", "Dir::State::status=/var/lib/dpkg/status",
 		"-o", "Dir::Cache=" + dir + "/cache", "-o", "Dir::Etc::SourceList=" + list, "-o", "Dir::Etc::SourceParts=/nonexistent",
+		"-o", "Debug::NoLocking=true", // everything that is written is ours, and another job does the same
 	}
 	for _, args := range [][]string{{"update"}, append([]string{"install", "-y", "--download-only", "--reinstall", "--no-install-recommends"}, smallPackages...)} {
 		if out, err := j.run(nil, append(apt[:len(apt):len(apt)], args...)...); err != nil {

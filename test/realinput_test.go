@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -120,6 +121,36 @@ func (h realHost) rule(port string) string {
 	return fmt.Sprintf("      - {host: %q, ports: [%s], resolves_to: [%s]}\n", h.name, port, strings.Join(h.nets, ", "))
 }
 
+// records are those of the host, for a zone.
+func (h realHost) records() (records []string) {
+	for _, addr := range h.addrs {
+		kind := "A"
+		if addr.Is6() {
+			kind = "AAAA"
+		}
+		if record := fmt.Sprintf("%s. 60 IN %s %s", h.name, kind, addr); !slices.Contains(records, record) {
+			records = append(records, record)
+		}
+	}
+	return records
+}
+
+// fetchModule downloads a module into a fresh cache, and gives what go says.
+func (j *jobSpace) fetchModule(goproxy string) (string, error) {
+	j.t.Helper()
+	dir, cache := j.t.TempDir(), j.t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "go.mod"), []byte("module job\n\ngo 1.21\n\nrequire github.com/google/uuid v1.6.0\n"), 0o644); err != nil {
+		j.t.Fatal(err)
+	}
+	text, err := j.run(moduleEnv(goproxy, cache), "sh", "-c", "cd "+dir+" && exec go mod download -x")
+	if err == nil {
+		if _, statErr := os.Stat(filepath.Join(cache, "github.com/google/uuid@v1.6.0/uuid.go")); statErr != nil {
+			j.t.Errorf("nothing was downloaded: %v", statErr)
+		}
+	}
+	return text, err
+}
+
 // TestGoModDownload fetches a real module through Sallyport and only through
 // it; with the host off the list, go's own error shows reason and id.
 func TestGoModDownload(t *testing.T) {
@@ -129,21 +160,7 @@ func TestGoModDownload(t *testing.T) {
 	pool := "  build:\n    sources: [" + j.client + "/32]\n"
 	d := j.startAt(pool+"    allow:\n"+host.rule("443"), "system", nil)
 
-	download := func() (string, error) {
-		dir := t.TempDir()
-		if err := os.WriteFile(filepath.Join(dir, "go.mod"), []byte("module job\n\ngo 1.21\n\nrequire github.com/google/uuid v1.6.0\n"), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		cache := t.TempDir()
-		text, err := j.run(moduleEnv(goproxy, cache), "sh", "-c", "cd "+dir+" && exec go mod download -x")
-		if err == nil {
-			if _, statErr := os.Stat(filepath.Join(cache, "github.com/google/uuid@v1.6.0/uuid.go")); statErr != nil {
-				t.Errorf("nothing was downloaded: %v", statErr)
-			}
-		}
-		return text, err
-	}
-	if text, err := download(); err != nil {
+	if text, err := j.fetchModule(goproxy); err != nil {
 		t.Fatalf("%v\n%s\n%s", err, text, d.dump())
 	}
 	d.wait("the tunnel's close with its bytes", func(e event) bool {
@@ -152,7 +169,7 @@ func TestGoModDownload(t *testing.T) {
 	d.write("", pool+"    allow: [other.example]\n")
 	d.hangup()
 	d.wait("the reload", func(e event) bool { return e.text("event") == "reloaded" })
-	text, err := download()
+	text, err := j.fetchModule(goproxy)
 	refused := d.wait("the refusal", func(e event) bool { return e.text("phase") == "refused" && e.text("host") == host.name })
 	if err == nil || !strings.Contains(text, "not-in-allowlist") || !strings.Contains(text, refused.text("id")) {
 		t.Errorf("go's own error does not show reason and id %s: %v\n%s", refused.text("id"), err, text)

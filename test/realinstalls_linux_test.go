@@ -13,18 +13,25 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync/atomic"
 	"testing"
 )
 
-// gitAddress is where the git server of these tests listens, HTTPS and SSH: in
-// a loopback network that no daemon of ours, and no other run, has.
-var gitAddress = fmt.Sprintf("127.%d.0.1", 64+os.Getpid()%128)
+// lastStandIn numbers the addresses of stand-ins.
+var lastStandIn atomic.Uint32
+
+// standInAddress is one for a server of a test: in a loopback network that no
+// daemon of ours, and no other run, has.
+func standInAddress() string {
+	return fmt.Sprintf("127.%d.0.%d", 64+os.Getpid()%128, lastStandIn.Add(1))
+}
 
 // A gitServer serves repositories in its directory as git.example: HTTPS by
 // git's own backend (the smart protocol), SSH by OpenSSH.
 type gitServer struct {
 	t    *testing.T
 	ca   *testCA
+	addr string // where it listens, HTTPS and SSH
 	root string // has repo.git, and sub.git that it has as a submodule
 	ssh  string // the directory of sshFiles
 }
@@ -37,7 +44,8 @@ func newGitServer(t *testing.T) *gitServer {
 		sshd = "/usr/sbin/sshd"
 	}
 	needProgram(t, "git", sshd, "ssh", "ssh-keygen")
-	g := &gitServer{t: t, ca: newCA(t), root: t.TempDir(), ssh: sshFiles(t, "git.example", gitAddress)}
+	g := &gitServer{t: t, ca: newCA(t), addr: standInAddress(), root: t.TempDir()}
+	g.ssh = sshFiles(t, "git.example", g.addr)
 	g.makeRepository("sub", 3, "")
 	g.makeRepository("repo", 40, "../sub.git") // by the way that repo.git comes
 
@@ -46,7 +54,7 @@ func newGitServer(t *testing.T) *gitServer {
 		Path: filepath.Join(g.exec("git", "--exec-path"), "git-http-backend"), Root: "/", Stderr: io.Discard,
 		Env: []string{"GIT_PROJECT_ROOT=" + g.root, "GIT_HTTP_EXPORT_ALL=1", "GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=safe.directory", "GIT_CONFIG_VALUE_0=*"},
 	}
-	l, err := tls.Listen("tcp", net.JoinHostPort(gitAddress, "443"), &tls.Config{Certificates: []tls.Certificate{cert}})
+	l, err := tls.Listen("tcp", net.JoinHostPort(g.addr, "443"), &tls.Config{Certificates: []tls.Certificate{cert}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,7 +71,7 @@ func newGitServer(t *testing.T) *gitServer {
 	}
 	t.Cleanup(func() { server.Close(); _ = daemon.Process.Kill(); _ = daemon.Wait() })
 	eventually(t, "sshd", func() bool {
-		conn, err := net.Dial("tcp", net.JoinHostPort(gitAddress, "22"))
+		conn, err := net.Dial("tcp", net.JoinHostPort(g.addr, "22"))
 		if err == nil {
 			conn.Close()
 		}
@@ -129,8 +137,8 @@ func TestRealInstallsAreSilent(t *testing.T) {
 	need(t, exec.Command("docker", "info").Run() == nil, "a Docker engine that answers")
 	g := newGitServer(t)
 	rules, suites := packageSources(t)
-	rules += fmt.Sprintf("      - {host: git.example, ports: [22, 443], resolves_to: [%s/32]}\n", gitAddress)
-	upstream := newZone(t, append(packageAddresses(t), "git.example. 300 IN A "+gitAddress)...)
+	rules += fmt.Sprintf("      - {host: git.example, ports: [22, 443], resolves_to: [%s/32]}\n", g.addr)
+	upstream := newZone(t, append(packageAddresses(t), "git.example. 300 IN A "+g.addr)...)
 
 	j, told := newJobSpace(t), newSlack(t)
 	d := j.startAt("  build:\n    sources: ["+j.client+"/32]\n    allow:\n"+rules, fmt.Sprintf("%q", upstream.addr), told)
@@ -149,21 +157,8 @@ func TestRealInstallsAreSilent(t *testing.T) {
 // packageAddresses are records for the hosts of apt's sources.
 func packageAddresses(t *testing.T) (records []string) {
 	t.Helper()
-	out, err := exec.Command("apt-get", "indextargets", "--format", "$(SITE)").Output()
-	need(t, err == nil && len(out) > 0, "apt sources")
-	seen := map[string]bool{}
-	for _, site := range strings.Fields(string(out)) {
-		host := newRealHost(t, site)
-		for _, addr := range host.addrs {
-			kind := "A"
-			if addr.Is6() {
-				kind = "AAAA"
-			}
-			if record := fmt.Sprintf("%s. 60 IN %s %s", host.name, kind, addr); !seen[record] {
-				seen[record] = true
-				records = append(records, record)
-			}
-		}
+	for _, host := range packageHosts(t) {
+		records = append(records, host.records()...)
 	}
 	return records
 }
