@@ -24,10 +24,11 @@ var rooms = map[string][]string{
 	"sallyport/alerting/foreignlog":  {},
 	"sallyport/alerting/hindsight":   {"sallyport/alerting", "sallyport/alerting/foreignlog", "sallyport/dnsfilter", "sallyport/allowlists"},
 	"sallyport/alerting/replay":      {"sallyport/alerting", "sallyport/alerting/foreignlog", "sallyport/dnsfilter", "sallyport/allowlists"},
+	"sallyport/alerting/report":      {"sallyport/alerting", "sallyport/alerting/foreignlog", "sallyport/alerting/replay", "sallyport/allowlists"},
 	"sallyport/alerting/suggest":     {"sallyport/alerting", "sallyport/alerting/foreignlog", "sallyport/alerting/replay", "sallyport/allowlists"},
 	"sallyport/dnsfilter/dnstest":    {},
 	"sallyport/cmd/sallyport": {
-		"sallyport/alerting", "sallyport/alerting/foreignlog", "sallyport/alerting/hindsight", "sallyport/alerting/replay", "sallyport/alerting/suggest",
+		"sallyport/alerting", "sallyport/alerting/foreignlog", "sallyport/alerting/hindsight", "sallyport/alerting/replay", "sallyport/alerting/report", "sallyport/alerting/suggest",
 		"sallyport/proxy", "sallyport/proxy/firewall", "sallyport/dnsfilter", "sallyport/allowlists",
 		"sallyport/allowlists/diag", "sallyport/allowlists/importers", "sallyport/allowlists/presets",
 	},
@@ -51,6 +52,7 @@ var libraries = map[string][]string{
 	"github.com/elastic/go-seccomp-bpf":                       {"sallyport/cmd/sallyport"},
 	"github.com/landlock-lsm/go-landlock/landlock":            {"sallyport/cmd/sallyport"},
 	"kernel.org/pub/linux/libs/security/libcap/cap":           {"sallyport/cmd/sallyport"},
+	"github.com/yuin/goldmark":                                {}, // tests only: it reads our Markdown as GitHub does
 	"golang.org/x/net/publicsuffix":                           {"sallyport/allowlists", "sallyport/alerting", "sallyport/dnsfilter"},
 	"net/http/pprof":                                          {"sallyport/cmd/sallyport"},
 	"expvar":                                                  {},
