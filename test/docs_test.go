@@ -200,7 +200,8 @@ func firstDifference(have, want string) string {
 	return fmt.Sprintf("%d lines, and %d from a run", len(a), len(b))
 }
 
-// TestDocsLinks holds every link between our documents to a file that exists.
+// TestDocsLinks holds every link between our documents to a file that exists, and
+// README's table to every document.
 func TestDocsLinks(t *testing.T) {
 	link := regexp.MustCompile(`\]\(([^)#:]+)(#[^)]*)?\)`)
 	documents, err := filepath.Glob("../docs/*.md")
@@ -212,6 +213,12 @@ func TestDocsLinks(t *testing.T) {
 			if _, err := os.Stat(filepath.Join(filepath.Dir(path), m[1])); err != nil {
 				t.Errorf("%s links to %s: %v", path, m[1], err)
 			}
+		}
+	}
+	readme := readText(t, "../README.md")
+	for _, path := range documents {
+		if name := filepath.Base(path); !strings.Contains(readme, "\n| [docs/"+name+"](docs/"+name+") |") {
+			t.Errorf("README's table lacks docs/%s", name)
 		}
 	}
 }

@@ -44,6 +44,7 @@ var libraries = map[string][]string{
 	"github.com/miekg/dns":                                    {"sallyport/dnsfilter", "sallyport/dnsfilter/dnstest"},
 	"gopkg.in/yaml.v3":                                        {"sallyport/allowlists/diag"},
 	"github.com/prometheus/alertmanager/api/v2/models":        {}, // tests only: it brings the whole of OpenAPI
+	"github.com/rogpeppe/go-internal/testscript":              {}, // tests only
 	"github.com/leodido/go-syslog/v4/rfc5424":                 {"sallyport/alerting"},
 	"github.com/spf13/cobra":                                  {"sallyport/cmd/sallyport"},
 	"github.com/mattn/go-isatty":                              {"sallyport/cmd/sallyport"},
