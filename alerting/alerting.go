@@ -45,6 +45,8 @@ type Alerting struct {
 	recent  *recentEvents
 	metrics *logMetrics
 	usual   *usualNames
+	hits    *ruleHits
+	watches watchHub
 	// reader takes the events, in the order of their lines.
 	reader eventReader
 	// correlator is that reader, for who asks what it knows.
@@ -78,7 +80,7 @@ func New(config Config) (*Alerting, error) {
 	metrics := newLogMetrics(config.Registerer)
 	a := &Alerting{
 		config: config, metrics: metrics, log: newEventLog(sink, denies, metrics),
-		queue: newEventQueue(queuedEvents), recent: newRecentEvents(recentDecisions),
+		queue: newEventQueue(queuedEvents), recent: newRecentEvents(recentDecisions), hits: newRuleHits(),
 	}
 	reader, err := newCorrelator(correlatorConfig{
 		log: config.Log, alerts: config.Alerts, policy: config.Policy, registerer: config.Registerer,
@@ -226,6 +228,8 @@ func (a *Alerting) put(e *Event) (batch *flush, ok bool) {
 			end = 0
 		}
 		a.queue.push(e, end)
+	} else {
+		a.watches.show(e)
 	}
 	a.order.Unlock()
 	encoders.Put(w)

@@ -133,6 +133,10 @@ type Event struct {
 	// resume from.
 	Pos Position `json:"-"`
 
+	// rules are those that decided, and that of the quiet list, for the one
+	// goroutine that counts them; nil in an event that was read back.
+	rules struct{ decided, quiet *allowlists.Rule }
+
 	// about is hostOf, for the one goroutine that the event was handed to.
 	about struct {
 		host  string

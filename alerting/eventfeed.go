@@ -74,6 +74,8 @@ func (a *Alerting) hand(batch []queuedEvent, last Position, stop <-chan struct{}
 		if !item.event.Pos.IsZero() {
 			last = item.event.Pos
 		}
+		a.hits.count(item.event)
+		a.watches.show(item.event)
 		a.reader.take(item.event)
 		*item.event, batch[i] = Event{}, queuedEvent{}
 		events.Put(item.event)

@@ -84,6 +84,19 @@ func (r *recentEvents) forgetOldest() {
 	r.head, r.count = (r.head+1)%len(r.ring), r.count-1
 }
 
+// snapshot is all there is, oldest first. Lines are never changed.
+func (r *recentEvents) snapshot() []recentLines {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	all := make([]recentLines, 0, r.count)
+	end := r.head + r.count
+	all = append(all, r.ring[r.head:min(end, len(r.ring))]...)
+	if end > len(r.ring) {
+		all = append(all, r.ring[:end-len(r.ring)]...)
+	}
+	return all
+}
+
 // get decodes the lines of an id.
 func (r *recentEvents) get(id string) []Event {
 	hash := maphash.String(r.seed, id)

@@ -68,6 +68,7 @@ func plainAddr(addr netip.Addr) netip.Addr { return addr.WithZone("").Unmap() }
 // decided fills in a decision.
 func (e *Event) decided(d allowlists.Decision) {
 	e.Verdict, e.Reason, e.Quiet, e.Rule = d.Verdict, d.Reason, d.Quiet, d.Rule.Where()
+	e.rules.decided, e.rules.quiet = d.Rule, d.QuietBy
 	if d.Reason == allowlists.AllowedByAudit {
 		e.Would = d.Would
 	}

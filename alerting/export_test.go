@@ -6,6 +6,8 @@ import (
 	"os"
 	"slices"
 	"time"
+
+	"sallyport/allowlists"
 )
 
 // EncodeForBench makes a line and forgets it.
@@ -187,4 +189,16 @@ func LineForTest(e *Event) []byte {
 	w := encoders.Get().(*encoder)
 	defer encoders.Put(w)
 	return slices.Clone(w.encode(e))
+}
+
+// OfferAnHourLater offers a watch so many events, at a time at which as many pass
+// as ever do at once.
+func OfferAnHourLater(w *Watch, n int) {
+	now := time.Now().Add(time.Hour)
+	w.mu.Lock()
+	w.others.last, w.refused.last = time.Time{}, time.Time{}
+	w.mu.Unlock()
+	for range n {
+		w.offer(&Event{Kind: KindDNS, ID: "x", Verdict: allowlists.Allow}, now)
+	}
 }

@@ -127,6 +127,10 @@ func (a *Alerting) replay(file *os.File, from Position, to int64, ofThisRun bool
 		if e.Kind != KindSystem {
 			a.recent.add(e.ID, line)
 		}
+		if ofThisRun {
+			a.hits.missed(e)
+			a.watches.show(e)
+		}
 		a.reader.take(e)
 	})
 	return count, err

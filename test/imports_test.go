@@ -26,9 +26,10 @@ var rooms = map[string][]string{
 	"sallyport/alerting/replay":      {"sallyport/alerting", "sallyport/alerting/foreignlog", "sallyport/dnsfilter", "sallyport/allowlists"},
 	"sallyport/alerting/report":      {"sallyport/alerting", "sallyport/alerting/foreignlog", "sallyport/alerting/replay", "sallyport/allowlists"},
 	"sallyport/alerting/suggest":     {"sallyport/alerting", "sallyport/alerting/foreignlog", "sallyport/alerting/replay", "sallyport/allowlists"},
+	"sallyport/alerting/webui":       {"sallyport/alerting", "sallyport/allowlists"},
 	"sallyport/dnsfilter/dnstest":    {},
 	"sallyport/cmd/sallyport": {
-		"sallyport/alerting", "sallyport/alerting/foreignlog", "sallyport/alerting/hindsight", "sallyport/alerting/replay", "sallyport/alerting/report", "sallyport/alerting/suggest",
+		"sallyport/alerting", "sallyport/alerting/foreignlog", "sallyport/alerting/hindsight", "sallyport/alerting/replay", "sallyport/alerting/report", "sallyport/alerting/suggest", "sallyport/alerting/webui",
 		"sallyport/proxy", "sallyport/proxy/firewall", "sallyport/dnsfilter", "sallyport/allowlists",
 		"sallyport/allowlists/diag", "sallyport/allowlists/importers", "sallyport/allowlists/presets",
 	},

@@ -2,12 +2,10 @@ package main
 
 import (
 	"context"
-	"crypto/subtle"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
-	"net/http/pprof"
 	"net/netip"
 	"os"
 	"slices"
@@ -66,7 +64,8 @@ func listenUnix(path string) (net.Listener, error) {
 
 // checkHost refuses requests whose Host is neither an own address, nor
 // localhost, nor one of hosts: a page in an operator's browser that resolves
-// its own name to us (DNS rebinding) gets nothing.
+// its own name to us (DNS rebinding) gets nothing. A browser comes to a socket
+// through a tunnel whose address we do not know; there any loopback address will do.
 func checkHost(next http.Handler, hosts []string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		name, _, err := net.SplitHostPort(r.Host)
@@ -74,7 +73,7 @@ func checkHost(next http.Handler, hosts []string) http.Handler {
 			name = strings.Trim(r.Host, "[]")
 		}
 		local, _ := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
-		if !hostIsOurs(strings.ToLower(name), local, hosts) {
+		if !hostIsOurs(strings.ToLower(name), local, hosts, fromBrowser(r)) {
 			http.Error(w, "this Host is not served here; add it to admin.hosts", http.StatusMisdirectedRequest)
 			return
 		}
@@ -82,14 +81,24 @@ func checkHost(next http.Handler, hosts []string) http.Handler {
 	})
 }
 
-func hostIsOurs(name string, local net.Addr, hosts []string) bool {
-	if local != nil && local.Network() == "unix" {
+// fromBrowser reports whether a browser sent a request: each says of itself
+// whence it comes.
+func fromBrowser(r *http.Request) bool {
+	return r.Header.Get("Sec-Fetch-Site") != "" || r.Header.Get("Origin") != "" || strings.HasPrefix(r.Header.Get("User-Agent"), "Mozilla/")
+}
+
+func hostIsOurs(name string, local net.Addr, hosts []string, browser bool) bool {
+	unix := local != nil && local.Network() == "unix"
+	if unix && !browser {
 		return true
 	}
 	if name == "localhost" || slices.Contains(hosts, name) {
 		return true
 	}
 	addr, err := netip.ParseAddr(name)
+	if unix {
+		return err == nil && addr.IsLoopback()
+	}
 	if err != nil || local == nil {
 		return false
 	}
@@ -116,44 +125,4 @@ func writeText(w http.ResponseWriter, status int, text string) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.WriteHeader(status)
 	_, _ = w.Write([]byte(text))
-}
-
-// controlHandler serves the API. It only tells, but for removals from the
-// baseline. Over TCP every request shows the token.
-func controlHandler(d *daemon, token string, withPprof bool) http.Handler {
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /api/v1/status", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, d.status()) })
-	mux.HandleFunc("GET /api/v1/decisions/{id}", func(w http.ResponseWriter, r *http.Request) {
-		events, ok := d.alerts.Decision(r.PathValue("id"))
-		if !ok {
-			http.Error(w, "no such id among the last 10,000 decisions", http.StatusNotFound)
-			return
-		}
-		writeJSON(w, events)
-	})
-	mux.HandleFunc("GET /api/v1/baseline", func(w http.ResponseWriter, r *http.Request) { d.showBaseline(w, r.URL.Query()) })
-	mux.HandleFunc("DELETE /api/v1/baseline", func(w http.ResponseWriter, r *http.Request) { d.removeBaseline(w, r.URL.Query()) })
-	if withPprof {
-		mux.HandleFunc("GET /debug/pprof/", pprof.Index)
-		mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
-		mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
-		mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
-	}
-	if token == "" {
-		return mux
-	}
-	return requireToken(mux, token)
-}
-
-// requireToken wants "Authorization: Bearer TOKEN", compared in constant time.
-func requireToken(next http.Handler, token string) http.Handler {
-	want := []byte("Bearer " + token)
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if subtle.ConstantTimeCompare([]byte(r.Header.Get("Authorization")), want) != 1 {
-			w.Header().Set("WWW-Authenticate", "Bearer")
-			http.Error(w, "the control API wants the token of admin.token_file", http.StatusUnauthorized)
-			return
-		}
-		next.ServeHTTP(w, r)
-	})
 }

@@ -26,10 +26,27 @@ type controlClient struct {
 var errNotFound = errors.New("the daemon has no such thing")
 
 // get asks for a path and decodes the JSON answer. The error is that of do.
-func (c controlClient) get(path string, into any) error {
-	return c.do(http.MethodGet, path, func(body io.Reader) error {
+func (c controlClient) get(path string, into any) error { return c.ask(http.MethodGet, path, into) }
+
+// ask is get by another method.
+func (c controlClient) ask(method, path string, into any) error {
+	return c.do(method, path, func(body io.Reader) error {
 		return json.NewDecoder(io.LimitReader(body, maxEventLine)).Decode(into)
 	})
+}
+
+// transport leads every request to the daemon, each over its own connection.
+func (c controlClient) transport() *http.Transport {
+	network, address := "tcp", c.address
+	if socket, ok := strings.CutPrefix(c.address, "unix:"); ok {
+		network, address = "unix", socket
+	}
+	return &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, network, address)
+		},
+	}
 }
 
 // controlTimeout bounds one question to the daemon, its answer included.
@@ -40,16 +57,7 @@ const controlTimeout = 30 * time.Second
 func (c controlClient) do(method, path string, read func(io.Reader) error) error {
 	ctx, cancel := context.WithTimeout(context.Background(), controlTimeout)
 	defer cancel()
-	network, address := "tcp", c.address
-	if socket, ok := strings.CutPrefix(c.address, "unix:"); ok {
-		network, address = "unix", socket
-	}
-	client := &http.Client{Transport: &http.Transport{
-		DisableKeepAlives: true,
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return (&net.Dialer{}).DialContext(ctx, network, address)
-		},
-	}}
+	client := &http.Client{Transport: c.transport()}
 	req, err := http.NewRequestWithContext(ctx, method, "http://localhost"+path, nil)
 	if err != nil {
 		return err

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -36,6 +37,7 @@ type daemon struct {
 	settings allowlists.Settings
 	policy   atomic.Pointer[allowlists.Policy]
 	state    atomic.Int32
+	began    time.Time              // when this was made
 	sources  atomic.Pointer[string] // digest of the configuration that was read last, or of why it could not be
 	own      ownAddrs
 	// placement is where the daemon stands; a reload does not move it.
@@ -58,7 +60,7 @@ type daemon struct {
 // newDaemon loads the configuration and makes every part, without binding
 // anything. A faulty configuration is an exitError with code 2.
 func newDaemon(options runOptions, log zerolog.Logger) (*daemon, error) {
-	d := &daemon{options: options, log: log, registry: prometheus.NewRegistry()}
+	d := &daemon{options: options, log: log, registry: prometheus.NewRegistry(), began: time.Now()}
 	file, digest, err := d.loadConfig(options.config, nil)
 	if err != nil {
 		return nil, err
@@ -161,7 +163,11 @@ func (d *daemon) listenControl() (httpListener, error) {
 	if err != nil {
 		return httpListener{}, err
 	}
-	return httpListener{l, newHTTPServer(controlHandler(d, token, d.options.pprof), d.settings.Admin.Hosts)}, nil
+	handler, err := controlHandler(d, token, d.options.pprof)
+	if err != nil {
+		return httpListener{}, errors.Join(err, l.Close())
+	}
+	return httpListener{l, newHTTPServer(handler, d.settings.Admin.Hosts)}, nil
 }
 
 // boundAddrs are the addresses of every TCP or UDP listener.
