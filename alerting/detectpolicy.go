@@ -26,6 +26,9 @@ func (policyTrouble) observe(e *Event, _ time.Time) []finding {
 		return nil
 	}
 	f := finding{alert: AlertPolicy, severity: t.severity, subject: t.subject, summary: t.summary, time: e.Time}
+	if pool, ok := e.Details["pool"].(string); ok {
+		f.pool = pool
+	}
 	if e.ID != "" {
 		f.evidence = []string{e.ID}
 		f.pool, f.client = e.Pool, e.Subject().Key()
@@ -55,6 +58,8 @@ func systemTrouble(e *Event) ownTrouble {
 		return ownTrouble{Medium, SystemBookFailed, "the book of answers is not kept as it should be"}.because(e.Details["error"])
 	case SystemEnforcement:
 		return enforcementTrouble(e)
+	case SystemGranted:
+		return grantTrouble(e)
 	default:
 		return ownTrouble{}
 	}
@@ -80,6 +85,14 @@ func stateTrouble(e *Event) ownTrouble {
 	default:
 		return ownTrouble{Medium, SystemStateFailed + " " + stateDamaged, "the kept state of alerts was deleted or damaged"}
 	}
+}
+
+// grantTrouble is no trouble yet, but what somebody opened past the reviewed
+// policy is told to those who look after it.
+func grantTrouble(e *Event) ownTrouble {
+	text := func(key string) string { t, _ := e.Details[key].(string); return t }
+	return ownTrouble{Medium, SystemGranted + " " + text("id"), fmt.Sprintf("pool %s may reach %s until %s, granted by %s: %s",
+		text("pool"), text("host"), text("ends"), text("by"), text("reason"))}
 }
 
 func enforcementTrouble(e *Event) ownTrouble {
@@ -116,7 +129,7 @@ func expiring(policy *allowlists.Policy, warning time.Duration, now time.Time) [
 		for i := range pool.Spec().Allow {
 			rule := &pool.Spec().Allow[i]
 			left := rule.Expires.Sub(now)
-			if rule.Expires.IsZero() || left <= 0 || left > warning {
+			if _, granted := rule.GrantID(); granted || rule.Expires.IsZero() || left <= 0 || left > warning {
 				continue
 			}
 			findings = append(findings, finding{

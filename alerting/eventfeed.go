@@ -25,6 +25,8 @@ const (
 	SystemPacketsLost  = "packets-lost"
 	SystemEnforcement  = "enforcement"
 	SystemBookFailed   = "book-failed"
+	SystemGranted      = "granted"
+	SystemGrantEnded   = "grant-ended"
 )
 
 // feed hands events to the reader, each once its line is written, until ctx

@@ -100,6 +100,7 @@ func TestControlStatus(t *testing.T) {
 		t.Errorf("an upstream that was never asked is asked again at %v", got["upstreams[].retry"])
 	}
 	connect(t, d.proxy, "registry.corp.example:443")
+	d.granted("mirror.example", "1h")
 	read()
 
 	rows := controlRow.FindAllStringSubmatch(readText(t, "../docs/control.md"), -1)

@@ -17,5 +17,8 @@ func (p Pos) String() string {
 	if p.File == "" {
 		return ""
 	}
+	if p.Line == 0 {
+		return p.File
+	}
 	return p.File + ":" + strconv.Itoa(p.Line)
 }

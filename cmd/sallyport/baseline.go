@@ -32,41 +32,8 @@ of -c.`,
 	return cmd
 }
 
-// baselineFlags say which daemon is asked, and of which pool.
-type baselineFlags struct{ config, control, pool string }
-
-func (f *baselineFlags) add(cmd *cobra.Command, pool string) {
-	flags := cmd.Flags()
-	flags.StringVarP(&f.config, "config", "c", "", "configuration of the daemon, whose listen.control is asked")
-	flags.StringVar(&f.control, "control", "", "the daemon's control listener, instead of -c: unix:/path")
-	flags.StringVar(&f.pool, "pool", "", pool)
-}
-
-// client is the way to the daemon.
-func (f *baselineFlags) client(cmd *cobra.Command) (controlClient, error) {
-	if f.control != "" {
-		source := eventSource{control: f.control}
-		if err := source.check(); err != nil {
-			return controlClient{}, &exitError{exitUsage, err}
-		}
-		return controlClient{address: f.control}, nil
-	}
-	file, _, err := loadConfig(f.config, cmd.ErrOrStderr())
-	if err != nil {
-		return controlClient{}, err
-	}
-	if file.Settings.Listen.Control == "" {
-		why := "no -c says which daemon to ask; add -c FILE (its configuration, with listen.control) or --control unix:/path"
-		if f.config != "" {
-			why = "the configuration names no listen.control to ask; add it, or name the daemon by --control unix:/path"
-		}
-		return controlClient{}, &exitError{exitUsage, errors.New(why)}
-	}
-	return controlClient{address: file.Settings.Listen.Control, tokenFile: file.Settings.Admin.TokenFile}, nil
-}
-
 // entries asks for the baseline.
-func (f *baselineFlags) entries(cmd *cobra.Command) ([]alerting.BaselineEntry, error) {
+func (f *daemonFlags) entries(cmd *cobra.Command) ([]alerting.BaselineEntry, error) {
 	client, err := f.client(cmd)
 	if err != nil {
 		return nil, err
@@ -92,7 +59,7 @@ func (f *baselineFlags) entries(cmd *cobra.Command) ([]alerting.BaselineEntry, e
 }
 
 func newBaselineList() *cobra.Command {
-	var from baselineFlags
+	var from daemonFlags
 	var format string
 	cmd := &cobra.Command{
 		Use:   "list",
@@ -144,7 +111,7 @@ func printEntries(w io.Writer, entries []alerting.BaselineEntry) error {
 }
 
 func newBaselineExport() *cobra.Command {
-	var from baselineFlags
+	var from daemonFlags
 	var out string
 	cmd := &cobra.Command{
 		Use:   "export",
@@ -183,7 +150,7 @@ A file named by -o is replaced in one step, or not at all.`,
 
 // sayNone tells a person that there is nothing to show, and where a misspelt
 // pool would be the cause.
-func (f *baselineFlags) sayNone(w io.Writer) {
+func (f *daemonFlags) sayNone(w io.Writer) {
 	if f.pool != "" {
 		fmt.Fprintf(w, "the daemon has seen no destination of a pool %s\n", printable(f.pool))
 		return
@@ -219,7 +186,7 @@ func replaceFile(path string, data []byte) error {
 }
 
 func newBaselineRemove() *cobra.Command {
-	var from baselineFlags
+	var from daemonFlags
 	cmd := &cobra.Command{
 		Use:   "remove DESTINATION",
 		Short: "Take a destination out of a pool's baseline",

@@ -9,7 +9,7 @@ import (
 )
 
 // controlHandler serves the API and the page. They only tell, but for removals
-// from the baseline. Over TCP every request to the API shows the token, and every
+// from the baseline and for grants, which no browser can ask for. Over TCP every request to the API shows the token, and every
 // page wants it or a session; over the socket its mode has said who may ask.
 func controlHandler(d *daemon, token string, withPprof bool) (http.Handler, error) {
 	pages, err := webui.New(webui.Config{
@@ -50,7 +50,8 @@ func (d *daemon) apiMux() *http.ServeMux {
 		writeJSON(w, events)
 	})
 	mux.HandleFunc("GET /api/v1/baseline", func(w http.ResponseWriter, r *http.Request) { d.showBaseline(w, r.URL.Query()) })
-	mux.HandleFunc("DELETE /api/v1/baseline", func(w http.ResponseWriter, r *http.Request) { d.removeBaseline(w, r.URL.Query()) })
+	mux.HandleFunc("DELETE /api/v1/baseline", noBrowser(func(w http.ResponseWriter, r *http.Request) { d.removeBaseline(w, r.URL.Query()) }))
+	d.handleGrants(mux)
 	return mux
 }
 

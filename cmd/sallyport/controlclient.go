@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -13,6 +14,8 @@ import (
 	"os"
 	"strings"
 	"time"
+
+	"github.com/spf13/cobra"
 )
 
 // A controlClient asks a running daemon at its control listener: a socket, or
@@ -20,6 +23,39 @@ import (
 type controlClient struct {
 	address   string // as listen.control
 	tokenFile string // as admin.token_file; "" sends no token
+}
+
+// daemonFlags say which daemon is asked, and of which pool.
+type daemonFlags struct{ config, control, pool string }
+
+func (f *daemonFlags) add(cmd *cobra.Command, pool string) {
+	flags := cmd.Flags()
+	flags.StringVarP(&f.config, "config", "c", "", "configuration of the daemon, whose listen.control is asked")
+	flags.StringVar(&f.control, "control", "", "the daemon's control listener, instead of -c: unix:/path")
+	flags.StringVar(&f.pool, "pool", "", pool)
+}
+
+// client is the way to the daemon.
+func (f *daemonFlags) client(cmd *cobra.Command) (controlClient, error) {
+	if f.control != "" {
+		source := eventSource{control: f.control}
+		if err := source.check(); err != nil {
+			return controlClient{}, &exitError{exitUsage, err}
+		}
+		return controlClient{address: f.control}, nil
+	}
+	file, _, err := loadConfig(f.config, cmd.ErrOrStderr())
+	if err != nil {
+		return controlClient{}, err
+	}
+	if file.Settings.Listen.Control == "" {
+		why := "no -c says which daemon to ask; add -c FILE (its configuration, with listen.control) or --control unix:/path"
+		if f.config != "" {
+			why = "the configuration names no listen.control to ask; add it, or name the daemon by --control unix:/path"
+		}
+		return controlClient{}, &exitError{exitUsage, errors.New(why)}
+	}
+	return controlClient{address: file.Settings.Listen.Control, tokenFile: file.Settings.Admin.TokenFile}, nil
 }
 
 // errNotFound is the answer that the daemon has no such thing.
@@ -55,12 +91,20 @@ const controlTimeout = 30 * time.Second
 // do asks for a path and has read take the answer. The error is errNotFound, or
 // says in its own words who was asked and what is wrong.
 func (c controlClient) do(method, path string, read func(io.Reader) error) error {
+	return c.send(method, path, nil, read)
+}
+
+// send is do with a body, of JSON; nil for none.
+func (c controlClient) send(method, path string, body []byte, read func(io.Reader) error) error {
 	ctx, cancel := context.WithTimeout(context.Background(), controlTimeout)
 	defer cancel()
 	client := &http.Client{Transport: c.transport()}
-	req, err := http.NewRequestWithContext(ctx, method, "http://localhost"+path, nil)
+	req, err := http.NewRequestWithContext(ctx, method, "http://localhost"+path, bytes.NewReader(body))
 	if err != nil {
 		return err
+	}
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
 	}
 	if c.tokenFile != "" {
 		token, err := os.ReadFile(c.tokenFile)
@@ -82,7 +126,7 @@ func (c controlClient) do(method, path string, read func(io.Reader) error) error
 	}
 	defer resp.Body.Close()
 	switch resp.StatusCode {
-	case http.StatusOK, http.StatusNoContent:
+	case http.StatusOK, http.StatusCreated, http.StatusNoContent:
 	case http.StatusNotFound:
 		return errNotFound
 	case http.StatusUnauthorized:

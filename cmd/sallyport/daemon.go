@@ -36,6 +36,7 @@ type daemon struct {
 	file     *allowlists.File // as at the start, without its policy: what needs a restart is compared with it
 	settings allowlists.Settings
 	policy   atomic.Pointer[allowlists.Policy]
+	grants   grants
 	state    atomic.Int32
 	began    time.Time              // when this was made
 	sources  atomic.Pointer[string] // digest of the configuration that was read last, or of why it could not be
@@ -195,6 +196,10 @@ func (d *daemon) close() {
 func (d *daemon) reload(path string) {
 	file, digest, err := d.loadConfig(path, new(pacer).rest)
 	d.sources.Store(&digest)
+	var policy *allowlists.Policy
+	if err == nil {
+		policy, err = d.adopt(file.Policy)
+	}
 	if err != nil {
 		d.metrics.reloads.WithLabelValues("failed").Inc()
 		d.log.Error().Err(err).Msg("the new configuration is not valid; the last good policy goes on serving")
@@ -204,8 +209,7 @@ func (d *daemon) reload(path string) {
 	for _, key := range d.file.NeedsRestart(file) {
 		d.log.Warn().Str("key", key).Msg("this change takes effect at the next restart")
 	}
-	d.policy.Store(file.Policy)
-	d.metrics.policyLoaded(file.Policy)
+	d.metrics.policyLoaded(policy)
 	d.metrics.reloads.WithLabelValues("applied").Inc()
 	if _, err := d.reapplyFirewall(); err != nil {
 		d.log.Error().Err(err).Msg("the firewall is still that of the policy before")
@@ -214,8 +218,8 @@ func (d *daemon) reload(path string) {
 		d.enforcement.reapplying(nil)
 	}
 	d.policyChanged()
-	d.log.Info().Uint64("policy", file.Policy.Generation()).Msg("a new configuration serves")
-	d.alerts.System(alerting.SystemReloaded, map[string]any{"policy": file.Policy.Generation(), "pools": len(file.Policy.Pools())})
+	d.log.Info().Uint64("policy", policy.Generation()).Msg("a new configuration serves")
+	d.alerts.System(alerting.SystemReloaded, map[string]any{"policy": policy.Generation(), "pools": len(policy.Pools())})
 }
 
 // policyChanged makes the parts close what the policy no longer allows.

@@ -92,7 +92,27 @@ alerts people when a job tries anything else.`,
 	root.Version = version // for --version
 	root.SetVersionTemplate(versionText())
 	root.RunE = func(cmd *cobra.Command, _ []string) error { return wantsMore(cmd) }
-	root.AddCommand(newRun(), newCheck(), newExplain(), newPresets(), newImport(), newBaseline(), newFirewall(), newCorrelate(), newReplay(), newSuggest(), newReport(), newDoctor(), newPage(), newEnv(), newWaitReady(), newHealthcheck(), newVersion(), newProbe())
+	root.AddCommand(
+		newRun(),
+		newCheck(),
+		newExplain(),
+		newPresets(),
+		newImport(),
+		newAllow(),
+		newBaseline(),
+		newFirewall(),
+		newCorrelate(),
+		newReplay(),
+		newSuggest(),
+		newReport(),
+		newDoctor(),
+		newPage(),
+		newEnv(),
+		newWaitReady(),
+		newHealthcheck(),
+		newVersion(),
+		newProbe(),
+	)
 	addExamples(root)
 	wantSubcommands(root)
 	return root

@@ -9,7 +9,6 @@ import (
 	"os/signal"
 	"runtime"
 	"syscall"
-	"time"
 
 	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
@@ -88,7 +87,7 @@ func serve(ctx context.Context, options runOptions) error {
 // prepare does everything that takes rights. Root goes first, so that all files
 // are the user's; what is redirected finds its listeners; the other rights go last.
 func (d *daemon) prepare() error {
-	for _, step := range []func() error{d.prepareEnforcement, d.becomeUser, d.listen, d.openPackets, d.applyFirewall, d.dropPrivileges} {
+	for _, step := range []func() error{d.prepareEnforcement, d.becomeUser, d.recallGrants, d.listen, d.openPackets, d.applyFirewall, d.dropPrivileges} {
 		if err := step(); err != nil {
 			return err
 		}
@@ -139,6 +138,7 @@ func (d *daemon) serve(ctx context.Context, hangup <-chan os.Signal) error {
 	defer front.stop()
 	d.state.Store(stateReady)
 	d.alerts.System(alerting.SystemStarted, d.startDetails())
+	d.tellGrants()
 
 	var failed error
 	select {
@@ -214,23 +214,4 @@ func (g *group) stop() error {
 	g.cancel()
 	<-g.done
 	return g.err
-}
-
-// expireRules tells the parts when a rule has reached its end, so that what it
-// alone allowed is closed within a second.
-func (d *daemon) expireRules(ctx context.Context) error {
-	tick := time.NewTicker(500 * time.Millisecond)
-	defer tick.Stop()
-	last := time.Now()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case now := <-tick.C:
-			if d.policy.Load().ExpiresBetween(last, now) {
-				d.policyChanged()
-			}
-			last = now
-		}
-	}
 }

@@ -20,6 +20,7 @@ type statusAnswer struct {
 	Sessions   int              `json:"sessions"`
 	Enforced   measurement      `json:"enforced"`
 	Privileges privileges       `json:"privileges"`
+	Grants     []grantAnswer    `json:"grants"`
 }
 
 // A poolStatus sums a pool up.
@@ -62,7 +63,7 @@ func (d *daemon) status() statusAnswer {
 		Listen: listenStatus{
 			Proxy: addrTexts(d.proxy.ListenerAddrs(false)), Transparent: addrTexts(d.proxy.ListenerAddrs(true)), DNS: addrTexts(d.dns.Addrs()),
 		},
-		Sessions: d.proxy.Status().Sessions, Enforced: d.enforcementStatus(), Privileges: d.privileges,
+		Sessions: d.proxy.Status().Sessions, Enforced: d.enforcementStatus(), Privileges: d.privileges, Grants: d.grantAnswers(),
 	}
 	for _, pool := range policy.Pools() {
 		answer.Pools = append(answer.Pools, statusOfPool(pool.Spec()))
