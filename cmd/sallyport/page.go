@@ -20,7 +20,7 @@ import (
 
 // newPage opens the way to the page of a running daemon.
 func newPage() *cobra.Command {
-	var from baselineFlags
+	var from daemonFlags
 	var listen string
 	cmd := &cobra.Command{
 		Use:   "page",
