@@ -206,3 +206,25 @@ func TestRulesAreCounted(t *testing.T) {
 		t.Errorf("counted: %+v", use)
 	}
 }
+
+// BenchmarkWatched is what an event costs those that feed pages: with none open,
+// one, and as many as may be.
+func BenchmarkWatched(b *testing.B) {
+	for _, open := range []int{0, 1, 16} {
+		b.Run(fmt.Sprint(open), func(b *testing.B) {
+			a, err := alerting.New(alerting.Config{Events: allowlists.Log{Events: "stdout"}, Stdout: io.Discard})
+			if err != nil {
+				b.Fatal(err)
+			}
+			for range open {
+				w, _ := a.Watch(anyEvent)
+				defer w.Close()
+			}
+			e := alerting.Event{Kind: alerting.KindConn, Phase: alerting.PhaseOpen, ID: "a2b3c4d5e6f7", Verdict: allowlists.Allow}
+			b.ReportAllocs()
+			for b.Loop() {
+				alerting.ShowForBench(a, &e)
+			}
+		})
+	}
+}

@@ -42,8 +42,8 @@ func TestItMeasures(t *testing.T) {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	o, err := parse([]string{
-		"-small", "-binary", binary, "-tests", "setup,refused,ping,bulk1-up,http,idle,cached,uncached,ready,reload-dns",
-		"-subjects", "relay,sallyport,sallyport-many", "-o", dir + "/samples", "-svg", dir + "/plot.svg",
+		"-small", "-binary", binary, "-tests", "setup,refused,page-setup,ping,bulk1-up,http,idle,cached,uncached,ready,reload-dns",
+		"-subjects", "relay,sallyport,sallyport-many,sallyport-page", "-o", dir + "/samples", "-svg", dir + "/plot.svg",
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -61,7 +61,7 @@ func TestItMeasures(t *testing.T) {
 		t.Errorf("the samples say of themselves %+v", what)
 	}
 	want := map[string]int{
-		"setup": 2, "refused": 2, "ping": 2, "bulk1-up": 2, "http": 1, "idle": 2, "cached": 1, "uncached": 1, "ready": 3, "reload-dns": 1,
+		"setup": 2, "refused": 2, "page-setup": 2, "ping": 2, "bulk1-up": 2, "http": 1, "idle": 2, "cached": 1, "uncached": 1, "ready": 3, "reload-dns": 1,
 	}
 	for _, s := range samples {
 		holdSample(t, s)

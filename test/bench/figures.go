@@ -37,6 +37,8 @@ var figures = []figure{
 	{name: "refused", title: "CONNECTs refused, 32 at once", subjects: proxies, base: "relay", shown: rate, run: withClient(func(w *world, c *client) Sample {
 		return hammer(c.s.pid, 32, w.length, c.beRefused)
 	})},
+	{name: "page-setup", group: "page", title: "tunnels set up, 32 at once, while a page is open, and while none is", subjects: []string{"sallyport", "sallyport-page"}, base: "sallyport", shown: rate, run: whileOpen(setup(32))},
+	{name: "page-refused", group: "page", title: "DNS questions refused while a page is open, and while none is", subjects: []string{"sallyport", "sallyport-page"}, base: "sallyport", shown: rate, run: whileOpen(asked(quiz{next: inTurn(blockedNames(askedNames)), refused: true, sockets: 4, flying: 16}))},
 	{name: "ping", title: "64 bytes to and fro through one tunnel", subjects: append([]string{"direct"}, proxies...), base: "relay", shown: p50, run: withClient(func(w *world, c *client) Sample {
 		return ping(c, max(100, int(5000*w.length.Seconds())))
 	})},

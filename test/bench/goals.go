@@ -48,6 +48,8 @@ var goals = []goal{
 	{"many-setup", "sallyport-many", rate, true, 0.95, "sallyport-10"},
 	{"many-cached", "sallyport-many", rate, true, 0.95, "sallyport-10"},
 	{"many-refused", "sallyport-many", rate, true, 0.95, "sallyport-10"},
+	{"page-setup", "sallyport-page", rate, true, 0.97, "sallyport"},
+	{"page-refused", "sallyport-page", rate, true, 0.97, "sallyport"},
 	{"ready", "sallyport", readyAfter, false, 25, ""},
 	{"ready", "sallyport", rss, false, 16, ""},
 	{"reload", "sallyport-many", p999, false, 50_000, ""},

@@ -30,6 +30,11 @@ func init() {
 		"sallyport-nolog": func(w *world, s *subject) error { return sallyport(w, s, usualRules, "/dev/null") },
 		"sallyport-10":    func(w *world, s *subject) error { return sallyport(w, s, 10, "events.jsonl") },
 		"sallyport-many":  func(w *world, s *subject) error { return sallyport(w, s, w.many, "events.jsonl") },
+		// has its page open
+		"sallyport-page": func(w *world, s *subject) error {
+			s.page = s.dir + "/control.sock"
+			return sallyport(w, s, usualRules, "events.jsonl")
+		},
 		// is not reloaded while another is
 		"sallyport-steady": func(w *world, s *subject) error { return sallyport(w, s, w.many, "events.jsonl") },
 		"squid":            squid, "tinyproxy": tinyproxy, "goproxy": goproxy, "smokescreen": smokescreen,
@@ -110,8 +115,12 @@ func sallyport(w *world, s *subject, rules int, events string) error {
 	if !filepath.IsAbs(events) {
 		events = filepath.Join(s.dir, events)
 	}
+	control := ""
+	if s.page != "" {
+		control = "unix:" + s.page
+	}
 	return write(s.dir+"/sallyport.yaml", append([]string{
-		fmt.Sprintf("listen: {proxy: %q, dns: %q, admin: %q}", s.addr, s.dns, s.admin),
+		fmt.Sprintf("listen: {proxy: %q, dns: %q, admin: %q, control: %q}", s.addr, s.dns, s.admin, control),
 		fmt.Sprintf("dns: {upstreams: [\"udp://%s\"], search: []}", w.authority),
 		"limits: {connections: 120000, connections_per_client: 60000, dns_per_client: 10000000}",
 		fmt.Sprintf("log: {events: %s}", events),

@@ -82,6 +82,7 @@ type subject struct {
 	addr    string // of the proxy; empty if it is none
 	dns     string // of the resolver; empty if it is none
 	admin   string // of Sallyport's metrics
+	page    string // socket of Sallyport's page; empty if it has none
 	target  string // HOST:PORT of the origin's commands
 	refused string // HOST:PORT that is not allowed
 	web     string // HOST:PORT of the origin's web server

@@ -43,7 +43,7 @@ func printAll(out io.Writer, samples []Sample) {
 
 // columns are the measures that tables show, in this order; the one that a
 // figure is about comes first, with its spread and its ratio.
-var columns = []measureName{rate, p50, p99, p999, cpu, readyAfter, reloadTime, rss, each, descriptor, subjectUse, loadUse}
+var columns = []measureName{rate, p50, p99, p999, cpu, readyAfter, reloadTime, rss, each, descriptor, shownRows, leftRows, subjectUse, loadUse}
 
 // printTable prints the samples of a figure.
 func printTable(out io.Writer, f figure, samples []Sample) {

@@ -37,6 +37,8 @@ const (
 	descriptor measureName = "descriptors each"
 	readyAfter measureName = "ready ms"
 	reloadTime measureName = "reload ms"
+	shownRows  measureName = "rows/s"        // that an open page was shown
+	leftRows   measureName = "not shown/s"   // of which it was told
 	subjectUse measureName = "subject cores" // near 1 means the subject is its own limit
 	loadUse    measureName = "load cores"    // near 1 means that the load may be the limit
 )
