@@ -8,8 +8,8 @@ import (
 	"sallyport/allowlists"
 )
 
-// rebinding raises rebinding: an allowed name was answered with a special
-// address. The unspecified addresses, with which filtering upstreams block, are
+// rebinding raises rebinding: a name that may be asked for, by a rule or as the
+// pool is in audit, was answered with a special address. The unspecified addresses, with which filtering upstreams block, are
 // info. One group per pool and host. It keeps no state.
 type rebinding struct{}
 
@@ -32,14 +32,21 @@ func (rebinding) observe(e *Event, _ time.Time) []finding {
 	}
 	f.subject = f.host
 	f.reason = allowlists.SpecialAddress.String()
-	f.summary = fmt.Sprintf("the allowed name %s was answered with %s (%s) in %s", f.host, f.ip, class, poolName(f.pool))
+	name := "name" // in audit nobody need have allowed it
+	if e.Rule != "" || e.Reason == allowlists.Allowed {
+		name = "allowed name"
+	}
+	f.summary = fmt.Sprintf("the %s %s was answered with %s (%s) in %s", name, f.host, f.ip, class, poolName(f.pool))
+	if e.Kind == KindConn && !e.Refused() {
+		f.summary += ", and audit forwarded the connection"
+	}
 	return []finding{f}
 }
 
 func (rebinding) expire(time.Time) {}
 
-// special gives the special addresses that an allowed name led to: those taken
-// out of an answer, or the one that was not dialled.
+// special gives the special addresses that a name led to: those taken out of an
+// answer, or the one that was dialled by audit only, or not at all.
 func special(e *Event) ([]netip.Addr, bool) {
 	switch {
 	case e.Kind == KindDNS:

@@ -62,7 +62,7 @@ var kinds = []struct {
 	{alerting.AlertForeignResolver, "25 resolvers were wanted by 10.20.0.7 in pool build", func(n int) alerting.Event {
 		return question(fmt.Sprintf("host%02d.example", n), reason(allowlists.ResolverBypass))
 	}},
-	{alerting.AlertRebinding, "25 allowed names were answered with special addresses to 10.20.0.7 in pool build", func(n int) alerting.Event {
+	{alerting.AlertRebinding, "25 names were answered with special addresses to 10.20.0.7 in pool build", func(n int) alerting.Event {
 		return question(fmt.Sprintf("host%02d.example", n), gave("10.1.2.3"))
 	}},
 	{alerting.AlertFirstSeen, "25 allowed but new destinations were reached by 10.20.0.7 in pool build", func(n int) alerting.Event {

@@ -19,7 +19,7 @@ var perDestination = map[string]string{
 	AlertAddressMismatch: "hosts were claimed at addresses they never had by",
 	AlertDNSTunnel:       "domains had data written into their names by",
 	AlertForeignResolver: "resolvers were wanted by",
-	AlertRebinding:       "allowed names were answered with special addresses to",
+	AlertRebinding:       "names were answered with special addresses to",
 	AlertLookalike:       "domains that look like allowed ones were asked for by",
 	AlertFirstSeen:       "allowed but new destinations were reached by",
 	AlertUploadVolume:    "hosts were sent more than usual or allowed by",

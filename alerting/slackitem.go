@@ -19,7 +19,7 @@ var alertTitles = map[string]string{
 	AlertAddressMismatch:  "name at an address it never had",
 	AlertMetadataAccess:   "cloud credentials wanted",
 	AlertForeignResolver:  "another DNS resolver wanted",
-	AlertRebinding:        "allowed name, private address",
+	AlertRebinding:        "name with a private address",
 	AlertFirstSeen:        "new destination",
 	AlertPolicy:           "Sallyport needs attention",
 	"scan":                "network scan",
