@@ -68,7 +68,7 @@ func allowLine(e *Event) string {
 		return allowlists.AllowLine(host, e.Port)
 	}
 	if literal(e) && e.Port != 0 {
-		return fmt.Sprintf("- {cidr: %s/%d, ports: [%d]}", e.IP, e.IP.BitLen(), e.Port)
+		return allowlists.AllowAddrLine(e.IP, e.Port)
 	}
 	return ""
 }

@@ -74,12 +74,20 @@ func (l *loader) lintClients(spec *PoolSpec, places poolPlaces, interfaces map[s
 	}
 }
 
-// lintOpen warns about a resolves_to that lifts every guard against rebinding.
+// lintOpen warns about a resolves_to that lifts every guard against rebinding, or
+// the one of a metadata address.
 func (l *loader) lintOpen(at diag.Place, prefix netip.Prefix, whose string) {
 	if prefix.Bits() == 0 {
 		l.report.Warnf(at, "resolves_to %s of %s lets names lead to every private address; list the ranges that are meant", prefix, whose)
 	}
+	if opensMetadata(prefix) {
+		l.report.Warnf(at, "resolves_to %s of %s lets names lead to the credentials that a cloud keeps at this address; remove it unless that is meant", prefix, whose)
+	}
 }
+
+// opensMetadata reports whether a prefix in a rule lifts the guard of a cloud's
+// metadata address, which takes exactly this address.
+func opensMetadata(p netip.Prefix) bool { return p.IsValid() && p.IsSingleIP() && IsMetadata(p.Addr()) }
 
 // lintReach warns about pools whose clients cannot reach any listener.
 func (l *loader) lintReach(all values) {

@@ -63,6 +63,9 @@ func (r *ruleLint) breadth(rule *Rule, at diag.Place) {
 	if rule.Prefix.IsValid() && rule.Prefix.Bits() == 0 {
 		r.report.Warnf(at, "cidr %s allows every public address; list the prefixes that are meant", rule.Prefix)
 	}
+	if opensMetadata(rule.Prefix) {
+		r.report.Warnf(at, "cidr %s gives the jobs of this pool the credentials that a cloud keeps at this address; remove the rule unless that is meant", rule.Prefix)
+	}
 	for _, prefix := range rule.ResolvesTo {
 		if !slices.Contains(r.spec.ResolvesTo, prefix) {
 			r.lintOpen(at, prefix, rule.Text)

@@ -1,6 +1,7 @@
 package allowlists
 
 import (
+	"fmt"
 	"net/netip"
 	"strings"
 	"time"
@@ -269,4 +270,15 @@ func AllowLine(h Host, port uint16) string {
 		return "- " + h.name
 	}
 	return "- " + Target{Host: h, Port: port}.String()
+}
+
+// AllowAddrLine is the line of an allow list that would admit connections to an
+// address and port. It is "" where nothing admits it, and for a metadata address:
+// nobody should open a cloud's credentials by copying a line.
+func AllowAddrLine(addr netip.Addr, port uint16) string {
+	addr = addr.Unmap()
+	if class, _ := classify(addr); class == classFloor || IsMetadata(addr) {
+		return ""
+	}
+	return fmt.Sprintf("- {cidr: %s/%d, ports: [%d]}", addr, addr.BitLen(), port)
 }

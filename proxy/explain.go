@@ -92,8 +92,7 @@ func worldText(reason allowlists.Reason) string {
 // allowLine is the line that would admit a target.
 func allowLine(target allowlists.Target) string {
 	if target.Addr.IsValid() {
-		addr := target.Addr.Unmap()
-		return fmt.Sprintf("\"- {cidr: %s/%d, ports: [%d]}\"", addr, addr.BitLen(), target.Port)
+		return fmt.Sprintf("%q", allowlists.AllowAddrLine(target.Addr, target.Port))
 	}
 	return fmt.Sprintf("%q", allowlists.AllowLine(target.Host, target.Port))
 }
@@ -113,10 +112,15 @@ func specialText(t *trip, addr netip.Addr, at string) string {
 		addr = t.target.Addr
 	}
 	class := allowlists.SpecialClass(addr)
+	literal := t.target.Addr.IsValid()
 	switch {
 	case t.isOwn(addr):
 		return fmt.Sprintf("its address %s is one of our own listeners, which nothing opens", addr)
-	case t.target.Addr.IsValid():
+	case allowlists.IsMetadata(addr):
+		return fmt.Sprintf("at %s a cloud gives its credentials to whoever asks; a rule that names exactly this address would open it, which is rarely meant", addr)
+	case literal && allowlists.AllowAddrLine(addr, t.target.Port) == "":
+		return fmt.Sprintf("the address is special (%s), and nothing opens it", class)
+	case literal:
 		return fmt.Sprintf("the address is special (%s); only a cidr rule inside that range opens it, such as %s", class, allowLine(t.target))
 	case at == "": // audit let the name pass without a rule
 		return fmt.Sprintf("its address %s is special (%s), which audit forwards no more than enforce, and no rule names this host; if that is meant, add the line \"- {host: %s, ports: [%d], resolves_to: [%s/%d]}\"",

@@ -52,10 +52,11 @@ func TestEveryRefusalBeforeThe2xx(t *testing.T) {
 		{"an address of an allowed name", "CONNECT 140.82.121.4:443", 403, "address-literal", "tls.example"},
 		{"an address of no name", "CONNECT 140.82.121.5:443", 403, "address-literal", "cidr: 140.82.121.5/32"},
 		{"a loopback address", "CONNECT 127.0.0.1:22", 403, "special-address", "loopback"},
-		{"the metadata address", "CONNECT 169.254.169.254:80", 403, "special-address", ""},
-		{"the metadata address inside IPv6", "CONNECT [::ffff:169.254.169.254]:80", 403, "special-address", ""},
+		{"the metadata address", "CONNECT 169.254.169.254:80", 403, "special-address", "at 169.254.169.254 a cloud gives its credentials to whoever asks; a rule that names exactly this address would open it, which is rarely meant (decision "},
+		{"the metadata address inside IPv6", "CONNECT [::ffff:169.254.169.254]:80", 403, "special-address", "credentials"},
+		{"an address that nothing opens", "CONNECT 0.0.0.0:80", 403, "special-address", "the address is special (unspecified), and nothing opens it (decision "},
 		{"a name with a private address", "CONNECT private.example:443", 403, "special-address", "10.1.2.3"},
-		{"a name with the metadata address", "CONNECT meta.example:443", 403, "special-address", "169.254.169.254"},
+		{"a name with the metadata address", "CONNECT meta.example:443", 403, "special-address", "at 169.254.169.254 a cloud gives its credentials"},
 		{"a name with two private addresses", "CONNECT both.example:9", 403, "special-address", "resolves_to"},
 		{"our own listener by name", "CONNECT self.example:" + own, 403, "special-address", "own listeners"},
 		{"a resolver that no rule names", "CONNECT dns.google:443", 403, "resolver-bypass", ""},
@@ -199,16 +200,16 @@ func TestNoPool(t *testing.T) {
 	checkRefusal(t, w, w.dial().connect("good.example:443"), 403, "no-pool")
 }
 
-// TestMetadataInAuditSaysWhichLine refuses a name that audit lets pass without
+// TestSpecialAddressInAuditSaysWhichLine refuses a name that audit lets pass without
 // a rule, for its address: there is no rule to name, but a line to write.
-func TestMetadataInAuditSaysWhichLine(t *testing.T) {
+func TestSpecialAddressInAuditSaysWhichLine(t *testing.T) {
 	p := pool(rule("good.example:443"))
 	p.Mode = allowlists.Audit
 	w := newWorld(t, p)
-	w.resolver.lookup = answers(map[string]string{"meta.example": "169.254.169.254"})
-	r := w.dial().connect("meta.example:443")
+	w.resolver.lookup = answers(map[string]string{"near.example": "169.254.7.7"})
+	r := w.dial().connect("near.example:443")
 	checkRefusal(t, w, r, 403, "special-address")
-	if want := `add the line "- {host: meta.example, ports: [443], resolves_to: [169.254.169.254/32]}" (decision `; !strings.Contains(r.body, want) {
+	if want := `add the line "- {host: near.example, ports: [443], resolves_to: [169.254.7.7/32]}" (decision `; !strings.Contains(r.body, want) {
 		t.Errorf("the body is %q, want %q in it", r.body, want)
 	}
 }

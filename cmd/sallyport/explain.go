@@ -32,6 +32,7 @@ type explanation struct {
 	Refusal  string       `json:"refusal,omitempty"`
 	Quiet    string       `json:"quiet,omitempty"` // the line of the quiet list, by which no denied-egress is raised
 	AllowBy  string       `json:"allow_by,omitempty"`
+	Caution  string       `json:"caution,omitempty"` // why no line is given
 	fromURL  bool
 	exitCode int
 }
@@ -271,12 +272,12 @@ func (e *explanation) fill(d allowlists.Decision, target allowlists.Target) {
 			e.AllowBy = allowlists.AllowLine(target.Host, target.Port)
 			break
 		}
-		e.AllowBy = fmt.Sprintf("- {cidr: %s, ports: [%d]}", netip.PrefixFrom(target.Addr, target.Addr.BitLen()), target.Port)
+		e.AllowBy = allowlists.AllowAddrLine(target.Addr, target.Port)
 	case allowlists.AddressLiteral, allowlists.SpecialAddress:
-		if addr := target.Addr.Unmap(); addr.IsUnspecified() || addr.IsMulticast() || addr == broadcast {
-			break // nothing opens these
-		}
-		e.AllowBy = fmt.Sprintf("- {cidr: %s, ports: [%d]}", netip.PrefixFrom(target.Addr, target.Addr.BitLen()), target.Port)
+		e.AllowBy = allowlists.AllowAddrLine(target.Addr, target.Port)
+	}
+	if allowlists.IsMetadata(target.Addr) {
+		e.Caution = "a cloud gives its credentials to whoever reaches this address, so no line is suggested; a cidr rule of exactly this address would open it, and is rarely meant"
 	}
 }
 
@@ -287,9 +288,6 @@ func quietText(rule *allowlists.Rule) string {
 	}
 	return rule.Where()
 }
-
-// broadcast is the limited broadcast address (RFC 919 section 7).
-var broadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})
 
 // expiredText says until when a rule held, and whom to ask.
 func (e *explanation) expiredText() string {
@@ -350,6 +348,7 @@ func (e *explanation) print(w io.Writer, format string) error {
 		line("quiet", e.Quiet+": no denied-egress alert")
 	}
 	line("allow by", e.AllowBy)
+	line("caution", e.Caution)
 	_, err := io.WriteString(w, b.String())
 	return err
 }
