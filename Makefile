@@ -77,9 +77,11 @@ bench: build ## run every benchmark, and print the figures of an idle daemon
 	go test -run '^$$' -bench . -benchmem ./...
 	@.ci/figures ./sallyport
 
-bench-peers: build ## measure beside Squid, Unbound and other peers; TESTS=setup,dns SUBJECTS=sallyport,relay,squid ROUNDS=5 choose, BENCH=-help lists
-	@.ci/peers
-	go build -o bin/bench ./test/bench
+# Whoever wants the list only, gets it: no peer is installed for that.
+ASKED := $(filter -h -help --help,$(BENCH))
+bench-peers: $(if $(ASKED),,build) ## measure beside Squid, Unbound and other peers; TESTS=setup,dns SUBJECTS=sallyport,relay,squid ROUNDS=5 choose, BENCH=-help lists
+	@$(if $(ASKED),,.ci/peers)
+	@go build -o bin/bench ./test/bench
 	bin/bench -rounds $(ROUNDS) -tests '$(TESTS)' -subjects '$(SUBJECTS)' $(BENCH)
 
 image: ## build the container image IMAGE

@@ -27,6 +27,26 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
+// TestHelpInstallsNothing asks for the list of figures, as docs/performance.md
+// says: it is no failure, and installs no peers.
+func TestHelpInstallsNothing(t *testing.T) {
+	if err := run([]string{"-help"}); err != nil {
+		t.Errorf("-help fails: %v", err)
+	}
+	if _, err := exec.LookPath("make"); err != nil {
+		if os.Getenv("SALLYPORT_CI") == "1" {
+			t.Fatal(err)
+		}
+		t.Skip("make is not here")
+	}
+	for flags, installs := range map[string]bool{"-help": false, "-h": false, "-keep": true} {
+		out, err := exec.Command("make", "-n", "-C", "../..", "bench-peers", "BENCH="+flags).CombinedOutput()
+		if err != nil || strings.Contains(string(out), ".ci/peers") != installs {
+			t.Errorf("BENCH=%s, which installs peers: %t, does: %v\n%s", flags, installs, err, out)
+		}
+	}
+}
+
 // TestItMeasures runs a few figures on the relay and on Sallyport, for real,
 // and holds what must be true of any machine's numbers.
 func TestItMeasures(t *testing.T) {

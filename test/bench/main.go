@@ -10,6 +10,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -61,6 +62,9 @@ func run(args []string) error {
 		}
 	}
 	o, err := parse(args)
+	if errors.Is(err, flag.ErrHelp) {
+		return nil // it was printed
+	}
 	if err != nil {
 		return err
 	}
