@@ -221,6 +221,9 @@ func (b *baseline) list(pool string) []BaselineEntry {
 		if entry.isListed() {
 			clone := *entry
 			clone.Visits, clone.Lessons = slices.Clone(entry.Visits), slices.Clone(entry.Lessons)
+			if clone.Last.Before(clone.First) { // it is kept to the day
+				clone.Last = clone.First
+			}
 			all = append(all, clone)
 		}
 	}

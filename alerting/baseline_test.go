@@ -5,6 +5,8 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -91,12 +93,38 @@ func TestASuspectTeachesNothing(t *testing.T) {
 	}
 }
 
+// TestEntriesAreDocumented holds docs/control.md against what an entry has.
+func TestEntriesAreDocumented(t *testing.T) {
+	text, err := os.ReadFile("../docs/control.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(text), "## GET /api/v1/baseline\n")
+	section, _, _ := strings.Cut(rest, "\n## ")
+	var documented, has []string
+	for _, row := range regexp.MustCompile("(?m)^\\| `([a-z_]+)` \\|").FindAllStringSubmatch(section, -1) {
+		documented = append(documented, row[1])
+	}
+	for field := range reflect.TypeFor[alerting.BaselineEntry]().Fields() {
+		name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
+		has = append(has, name)
+	}
+	slices.Sort(has)
+	if !slices.Equal(slices.Sorted(slices.Values(documented)), has) {
+		t.Errorf("documented are %v, an entry has %v", documented, has)
+	}
+}
+
 func TestEntriesCanBeRemoved(t *testing.T) {
 	c := newCorrelator(t, learning(7*day, 50))
 	c.Take(reached("a.example"))
 	c.Take(reached("a.example", after(day)))
 	if e := c.Entries("build"); len(e) != 1 || e[0].Entered.IsZero() {
 		t.Fatalf("entries are %+v", e)
+	}
+	c.Take(reached("once.example", after(day)))
+	if e := c.Entries("build"); len(e) != 2 || e[1].Last.Before(e[1].First) {
+		t.Errorf("a destination was last reached before it was reached first: %+v", e)
 	}
 	if !c.Forget("build", "a.example:443") || c.Forget("build", "a.example:443") {
 		t.Error("removing works once")

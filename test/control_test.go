@@ -103,7 +103,8 @@ func TestControlStatus(t *testing.T) {
 	d.granted("mirror.example", "1h")
 	read()
 
-	rows := controlRow.FindAllStringSubmatch(readText(t, "../docs/control.md"), -1)
+	document, _, _ := strings.Cut(readText(t, "../docs/control.md"), "## GET /api/v1/decisions")
+	rows := controlRow.FindAllStringSubmatch(document, -1)
 	documented := make(map[string]bool)
 	for _, row := range rows {
 		name, always, kind := row[1], row[2] == "always", row[3]
