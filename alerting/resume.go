@@ -39,7 +39,7 @@ func (a *Alerting) resume(stop <-chan struct{}) Position {
 		a.recall(a.history, saved, damaged, stop)
 		read, err = a.replay(a.history, saved, a.start.Offset, false, stop)
 	case saved.SameFile(a.start):
-		details["from"], details["whole_file"] = 0, "the log is shorter than what was read of it"
+		details["from"], details["whole_file"] = 0, "the log is shorter than what was read of it: it was cut, or it is a new file with the number of one that was deleted, whose last lines are not read"
 		read, err = a.replay(a.history, beginOf(a.start), a.start.Offset, false, stop)
 	case old != nil:
 		details["rotated"] = filepath.Base(old.Name())

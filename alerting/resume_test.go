@@ -213,7 +213,7 @@ func TestARotatedOrShortenedFileIsReadWhole(t *testing.T) {
 		{"cut short", func(t *testing.T, path string) {
 			data, _ := os.ReadFile(path)
 			os.WriteFile(path, data[:len(data)/2], 0o640)
-		}, "shorter"},
+		}, "shorter than what was read of it: it was cut, or it is a new file with the number"},
 	} {
 		path := filepath.Join(t.TempDir(), "events.jsonl")
 		first, second := &taker{}, &taker{}
