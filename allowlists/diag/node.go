@@ -28,7 +28,8 @@ type Node struct {
 	Kind Kind
 	// Expanded is set by who replaced variables in Text.
 	Expanded bool
-	exact    bool // Text stands in the file byte for byte, from Caret on
+	exact    bool // Text stands in the file byte for byte, from Caret on or behind the quote there
+	quoted   bool
 	// Text is a scalar's value as written, without quotes.
 	Text    string
 	Items   []*Node // of a List
@@ -48,8 +49,11 @@ type Entry struct {
 // at the given byte of Text where that can be told.
 func (n *Node) At(offset int) Place {
 	at := n.Place
-	if n.exact && !n.Expanded && offset <= len(n.Text) {
+	if n.exact && !n.Expanded && 0 < offset && offset <= len(n.Text) {
 		at.Caret += utf8.RuneCountInString(n.Text[:offset])
+		if n.quoted {
+			at.Caret++
+		}
 	}
 	return at
 }

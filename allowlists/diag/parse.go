@@ -22,10 +22,15 @@ func Parse(file string, text []byte, report *Report) *Node {
 // ParseGently is Parse that calls rest after each few values, so that whoever
 // has other work on the same processor can let it go on; nil is not called.
 func ParseGently(file string, text []byte, report *Report, rest func()) *Node {
+	text = bytes.TrimPrefix(text, []byte("\ufeff")) // which no column counts
 	report.AddSource(file, text)
 	p := parser{file: file, text: text, report: report, rest: rest}
 	if at := p.badBytes(); at != nil {
 		report.Errorf(*at, "the file is not UTF-8 text; save it as UTF-8")
+		return nil
+	}
+	if at := p.oddBreak(); at != nil {
+		report.Errorf(*at, "a line ends with a character that YAML takes for the end of a line, and hardly an editor does; end lines with a newline")
 		return nil
 	}
 	dec := yaml.NewDecoder(gentleReader{bytes.NewReader(text), p.pause})
@@ -111,18 +116,48 @@ func (p *parser) badBytes() *Place {
 	if utf8.Valid(p.text) {
 		return nil
 	}
-	line, col := 1, 1
-	for rest := p.text; len(rest) > 0; {
-		c, n := utf8.DecodeRune(rest)
+	bad := 0
+	for bad < len(p.text) {
+		c, n := utf8.DecodeRune(p.text[bad:])
 		if c == utf8.RuneError && n == 1 {
 			break
 		}
-		rest, col = rest[n:], col+1
-		if c == '\n' {
-			line, col = line+1, 1
+		bad += n
+	}
+	return p.placeOf(bad)
+}
+
+// oddBreak finds the first character that ends a line for yaml.v3 but not for
+// us: every number of a line behind it would be another, also of those that
+// hold secrets.
+func (p *parser) oddBreak() *Place {
+	first := len(p.text)
+	for _, odd := range []string{"\u0085", "\u2028", "\u2029"} {
+		if i := bytes.Index(p.text[:first], []byte(odd)); i >= 0 {
+			first = i
 		}
 	}
-	return &Place{Pos: Pos{File: p.file, Line: line, Col: col}}
+	for from := 0; ; {
+		i := bytes.IndexByte(p.text[from:first], '\r')
+		if i < 0 {
+			break
+		}
+		if from += i + 1; from == len(p.text) || p.text[from] != '\n' {
+			first = from - 1
+			break
+		}
+	}
+	if first == len(p.text) {
+		return nil
+	}
+	return p.placeOf(first)
+}
+
+// placeOf is the place of a byte of the text.
+func (p *parser) placeOf(offset int) *Place {
+	before := p.text[:offset]
+	line := before[bytes.LastIndexByte(before, '\n')+1:]
+	return &Place{Pos: Pos{File: p.file, Line: bytes.Count(before, []byte("\n")) + 1, Col: utf8.RuneCount(line) + 1}}
 }
 
 // node checks and converts one value, and lets go of what is converted. Its
@@ -148,7 +183,7 @@ func (p *parser) node(n *yaml.Node, column int) *Node {
 		for i, item := range n.Content {
 			n.Content[i] = nil
 			dash := 0
-			if n.Style&yaml.FlowStyle == 0 && item.Kind == yaml.ScalarNode && item.Line >= n.Line {
+			if n.Style&yaml.FlowStyle == 0 && item.Kind == yaml.ScalarNode && p.dashAt(item.Line, n.Column) {
 				dash = n.Column
 			}
 			out.Items = append(out.Items, p.node(item, dash))
@@ -163,6 +198,17 @@ func (p *parser) node(n *yaml.Node, column int) *Node {
 		out.LastLine = max(out.LastLine, e.Value.LastLine)
 	}
 	return out
+}
+
+// dashAt reports whether an item's dash stands there: it may stand in a line
+// above its item.
+func (p *parser) dashAt(line, column int) bool {
+	lines := p.report.lines[p.file]
+	if line < 1 || line > len(lines) {
+		return false
+	}
+	rest, ok := skipRunes(lines[line-1], column-1)
+	return ok && len(rest) > 0 && rest[0] == '-'
 }
 
 // decorated refuses what would make a value other than it looks.
@@ -252,8 +298,7 @@ func (p *parser) scalar(n *yaml.Node, out *Node) {
 		from++
 	}
 	if rest, ok := skipRunes(lines[n.Line-1], from); ok && len(rest) >= len(n.Value) && string(rest[:len(n.Value)]) == n.Value {
-		out.exact = true
-		out.Caret = from + 1
+		out.exact, out.quoted = true, quoted
 		return
 	}
 	// Spread over several lines or written with escapes: nobody tells where

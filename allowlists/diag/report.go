@@ -155,14 +155,45 @@ func (r *Report) snippet(at Place) string {
 	if len(line) > maxSnippet {
 		line = line[:maxSnippet]
 	}
-	pad := make([]rune, column-1)
-	for i := range pad {
-		pad[i] = ' '
-		if i < len(line) && line[i] == '\t' {
-			pad[i] = '\t'
-		}
+	var pad strings.Builder
+	for _, c := range line[:min(column-1, len(line))] {
+		pad.WriteString(blank(c))
 	}
-	return fmt.Sprintf("%5d | %s\n      | %s^\n", at.Pos.Line, printable(string(line)), string(pad))
+	return fmt.Sprintf("%5d | %s\n      | %s^\n", at.Pos.Line, printable(string(line)), pad.String())
+}
+
+// blank is as wide as a terminal shows a character of a snippet.
+func blank(c rune) string {
+	switch {
+	case c == '\t':
+		return "\t"
+	case unicode.In(c, unicode.Mn, unicode.Me):
+		return ""
+	case unicode.Is(wide, c):
+		return "  "
+	default:
+		return " "
+	}
+}
+
+// wide are the characters that take two columns, to a good part: Unicode
+// Standard Annex 11, East Asian Width, F and W.
+var wide = &unicode.RangeTable{
+	R16: []unicode.Range16{
+		{Lo: 0x1100, Hi: 0x115f, Stride: 1}, // Hangul letters that begin a syllable
+		{Lo: 0x2e80, Hi: 0x303e, Stride: 1}, // radicals, punctuation
+		{Lo: 0x3041, Hi: 0xa4cf, Stride: 1}, // Kana, Han, Yi
+		{Lo: 0xac00, Hi: 0xd7a3, Stride: 1}, // Hangul syllables
+		{Lo: 0xf900, Hi: 0xfaff, Stride: 1}, // Han for compatibility
+		{Lo: 0xfe30, Hi: 0xfe6f, Stride: 1}, // forms for compatibility
+		{Lo: 0xff01, Hi: 0xff60, Stride: 1}, // fullwidth
+		{Lo: 0xffe0, Hi: 0xffe6, Stride: 1},
+	},
+	R32: []unicode.Range32{
+		{Lo: 0x1f300, Hi: 0x1f64f, Stride: 1}, // pictures
+		{Lo: 0x1f900, Hi: 0x1f9ff, Stride: 1},
+		{Lo: 0x20000, Hi: 0x3fffd, Stride: 1}, // more Han
+	},
 }
 
 // printable replaces what could steer a terminal.
