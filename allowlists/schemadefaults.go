@@ -36,6 +36,8 @@ func writeBelow(w io.Writer, s *schema, path string, depth int) {
 		}
 		line := indent + name + ":"
 		switch {
+		case strings.Contains(value, "${"): // an error where it is written and the variable is not set
+			line = indent + "# " + name + ": " + value
 		case name == "*":
 			line = indent + "default:"
 		case value != "":

@@ -104,6 +104,10 @@ func TestCommandExitCodes(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	printed := commandIn(t, dir, []string{}, binary, "check", "--defaults") // loads again, with nothing in the environment
+	if err := os.WriteFile(filepath.Join(dir, "defaults.yaml"), []byte(printed.stdout), 0o644); err != nil {
+		t.Fatal(err)
+	}
 	const broken = "broken.yaml:6:7: port 99999 is out of range; ports are 1 to 65535\n" +
 		"    6 |       - registry.corp.example:99999\n" +
 		"      |                               ^\n"
@@ -149,6 +153,15 @@ func TestCommandExitCodes(t *testing.T) {
 		{"explain --pool default k3v9x2m4p7qa", 3, "deny (not-in-allowlist)", ""},
 		{"explain --control /run/control.sock k3v9x2m4p7qa", 2, "", "--control /run/control.sock: write unix:/run/control.sock"},
 		{"explain --control nowhere k3v9x2m4p7qa", 2, "", "--control nowhere: write unix:/path, or an address such as 127.0.0.1:9181"},
+		{"explain --control http:// k3v9x2m4p7qa", 2, "", "--control http:// is a URL; write an address such as 127.0.0.1:9181, or unix:/path for a socket"},
+		{"baseline list --control http://127.0.0.1:9182/x", 2, "", "is a URL; write an address such as 127.0.0.1:9182, or unix:/path for a socket"},
+		{"wait-ready --timeout 5", 2, "", `--timeout "5" is no length of time; write a number with its unit, such as 500ms, 5s, 15m or 24h`},
+		{"correlate --ttl 1d", 2, "", `--ttl "1d" is no length of time; write a number with its unit, such as 500ms, 5s, 15m or 24h`},
+		{"run --uid x", 2, "", `--uid "x" is no number of a user; write one such as 65532`},
+		{"run --uid -1", 2, "", `--uid "-1" is no number of a user; write one such as 65532`},
+		{"suggest --min-jobs x", 2, "", `--min-jobs "x" is no whole number; write one such as 2`},
+		{"check --strict=x", 2, "", `--strict "x" is neither true nor false; write one of them`},
+		{"check -c defaults.yaml", 0, "no errors", ""},
 		{"explain --control unix:/nowhere/s k3v9x2m4p7qa", 1, "", "no such file or directory; is it running? --events FILE looks into its log instead"},
 		{"explain --events events.jsonl github.com", 2, "", "\"github.com\" is no id"},
 		{"explain --client 10.0.0.0/8 github.com", 2, "", "--client \"10.0.0.0/8\" is no address; give that of a runner, such as 10.20.0.7"},

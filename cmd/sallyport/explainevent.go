@@ -31,6 +31,13 @@ func (s eventSource) check() error {
 	if _, ok := strings.CutPrefix(s.control, "unix:"); ok {
 		return nil
 	}
+	if _, rest, url := strings.Cut(s.control, "://"); url {
+		host, _, _ := strings.Cut(rest, "/")
+		if _, _, err := net.SplitHostPort(host); err != nil {
+			host = "127.0.0.1:9181"
+		}
+		return fmt.Errorf("--control %s is a URL; write an address such as %s, or unix:/path for a socket", s.control, host)
+	}
 	if strings.ContainsRune(s.control, '/') {
 		return fmt.Errorf("--control %s: write unix:%s for a socket", s.control, s.control)
 	}

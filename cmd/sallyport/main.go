@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 // Exit codes, as DESIGN and every --help promise.
@@ -91,6 +92,7 @@ alerts people when a job tries anything else.`,
 	}
 	root.Version = version // for --version
 	root.SetVersionTemplate(versionText())
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return flagError(err) })
 	root.RunE = func(cmd *cobra.Command, _ []string) error { return wantsMore(cmd) }
 	root.AddCommand(
 		newRun(),
@@ -116,6 +118,27 @@ alerts people when a job tries anything else.`,
 	addExamples(root)
 	wantSubcommands(root)
 	return root
+}
+
+// legalValues says what flags take, by the type that pflag gives them.
+var legalValues = map[string]string{
+	"duration": "is no length of time; write a number with its unit, such as 500ms, 5s, 15m or 24h",
+	"uint32":   "is no number of a user; write one such as 65532",
+	"int":      "is no whole number; write one such as 2",
+	"bool":     "is neither true nor false; write one of them",
+}
+
+// flagError says of a flag that does not fit what would, in no words of Go.
+func flagError(err error) error {
+	var wrong *pflag.InvalidValueError
+	if !errors.As(err, &wrong) {
+		return err
+	}
+	legal, ok := legalValues[wrong.GetFlag().Value.Type()]
+	if !ok {
+		return err
+	}
+	return fmt.Errorf("--%s %q %s", wrong.GetFlag().Name, printable(wrong.GetValue()), legal)
 }
 
 // wantSubcommands makes a command that only groups others refuse a word that is

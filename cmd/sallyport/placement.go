@@ -40,7 +40,7 @@ func (f *enforcementFlags) add(cmd *cobra.Command) {
 
 // addShared defines those that every firewall command has too.
 func (f *enforcementFlags) addShared(cmd *cobra.Command) {
-	cmd.Flags().Uint32Var(&f.uid, "uid", defaultUID, "the user to run as after the start as root with --firewall; a sidecar's firewall lets it out")
+	cmd.Flags().Uint32Var(&f.uid, "uid", defaultUID, "`number` of the user to run as after the start as root with --firewall; a sidecar's firewall lets it out")
 	cmd.Flags().StringVar(&f.cgroup, "cgroup", "", "in a sidecar, let out by this cgroup v2 instead of by the user: a path such as system.slice/sallyport.service, or self")
 	cmd.Flags().StringSliceVar(&f.services, "allow-input", nil, "on a gateway, services of this machine that runners may use: dhcp, ntp")
 }

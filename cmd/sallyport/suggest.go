@@ -57,7 +57,7 @@ docs/suggest.md has more.`,
 	flags := cmd.Flags()
 	flags.StringVarP(&options.config, "config", "c", "", "the configuration to add to: a file, or a directory whose *.yaml are merged")
 	flags.StringVar(&options.pool, "pool", "", "the only pool to look at")
-	flags.IntVar(&options.minJobs, "min-jobs", 2, "in how many jobs a destination is seen before it is more than a review")
+	flags.IntVar(&options.minJobs, "min-jobs", 2, "in how `many` jobs a destination is seen before it is more than a review")
 	flags.StringVar(&options.format, "format", "diff", "diff, yaml (what is added, alone) or json")
 	flags.BoolVar(&options.write, "write", false, "put the change into the files of -c")
 	return cmd

@@ -108,7 +108,7 @@ func checkAdmin(admin string) error {
 }
 
 func addStandAs(cmd *cobra.Command, uid *uint32) {
-	cmd.Flags().Uint32Var(uid, "uid", defaultUID, "the daemon's user; asked as root, this is done as that user, as the firewall of a sidecar closes the admin listener to all others")
+	cmd.Flags().Uint32Var(uid, "uid", defaultUID, "`number` of the daemon's user; asked as root, this is done as that user, as the firewall of a sidecar closes the admin listener to all others")
 }
 
 // standAs becomes the daemon's user, where root asks and may. Who may not asks
