@@ -70,7 +70,8 @@ func (v visit) same(other visit) bool {
 	if v.kind != other.kind || v.who != other.who {
 		return false
 	}
-	return v.time.Format(time.DateOnly) == other.time.Format(time.DateOnly) || v.time.Sub(other.time).Abs() < dayApart
+	day := func(t time.Time) time.Time { return t.Truncate(24 * time.Hour) } // of UTC
+	return v.time.Sub(other.time).Abs() < dayApart || day(v.time).Equal(day(other.time))
 }
 
 // jobs counts the jobs that wanted a host, and never one as two.
