@@ -3,8 +3,6 @@ package alerting
 import (
 	"cmp"
 	"slices"
-
-	"sallyport/allowlists"
 )
 
 // What is here is for people who look at a running daemon.
@@ -51,13 +49,4 @@ func (a *Alerting) OpenAlerts(most int) (alerts []Alert, more int) {
 		alerts, more = alerts[:most], len(alerts)-most
 	}
 	return slices.Clip(alerts), more
-}
-
-// SuggestLine is the line of an allow list that would have let a dns or conn event
-// pass, as alerts about it suggest; "" if no line would.
-func SuggestLine(e *Event) string {
-	if cause := e.Cause(); deniedReasons[cause] || cause == allowlists.AddressMismatch {
-		return allowLine(e)
-	}
-	return ""
 }

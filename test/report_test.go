@@ -1,6 +1,8 @@
 package test
 
 import (
+	"bytes"
+	"compress/gzip"
 	"encoding/json"
 	"os"
 	"path/filepath"
@@ -91,5 +93,66 @@ func TestReportOfADaemon(t *testing.T) {
 	}
 	if len(got.Unused) != 1 || len(got.Unused[0].Rules) != 1 || got.Unused[0].Rules[0].Rule != "unused.example" {
 		t.Errorf("unused: %+v", got.Unused)
+	}
+}
+
+// TestExplainTellsTheStory: of an id in a log the whole story is told: question
+// and answer, connection, verdict, rule, alert, and what would allow it.
+func TestExplainTellsTheStory(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	log := []byte(readText(t, "../alerting/report/testdata/story.jsonl"))
+	if err := os.WriteFile(filepath.Join(dir, "events.jsonl"), log, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	var packed bytes.Buffer
+	w := gzip.NewWriter(&packed)
+	_, _ = w.Write(log)
+	_ = w.Close()
+	if err := os.WriteFile(filepath.Join(dir, "events.jsonl.1.gz"), packed.Bytes(), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		id, what string
+		code     int
+		parts    []string // in this order
+		none     string   // must not be there
+	}{
+		{"k3v9x2m4p7ac", "a connection", 0, []string{
+			"event     dns k3v9x2m4p7ab\n", "name      registry.corp.example A\n", "cnames    edge.corp.example\n", "answers   93.184.216.7\n",
+			"event     conn open k3v9x2m4p7ac\n", "job       corp/app ci.yml 4711 build\n", "rule      sallyport.yaml:6\n", "question  k3v9x2m4p7ab\n",
+			"event     conn close k3v9x2m4p7ac\n", "bytes     2210 sent, 81532 received\n"}, "k3v9x2m4p7ad"},
+		{"k3v9x2m4p7ab", "a question", 0, []string{"event     dns k3v9x2m4p7ab\n", "event     conn open k3v9x2m4p7ac\n"}, "k3v9x2m4p7ad"},
+		{"k3v9x2m4p7ai", "a refusal", 3, []string{
+			"event     conn refused k3v9x2m4p7ai\n", "verdict   deny (not-in-allowlist)\n", "alert     denied-egress medium\n",
+			"summary   evil.example:443 was refused", "count     3\n", "\nallow by  - evil.example\n"}, "k3v9x2m4p7am"},
+		{"k3v9x2m4p7ak", "one with a grave alert", 3, []string{
+			"event     conn refused k3v9x2m4p7ak\n", "alert     denied-then-direct critical\n", "\nallow by  no line is offered, as the alert denied-then-direct is about it\n"}, "cidr"},
+		{"k3v9x2m4p7am", "an alert", 0, []string{"event     dns k3v9x2m4p7ag\n", "event     conn refused k3v9x2m4p7ak\n", "event     alert k3v9x2m4p7am\n"}, "k3v9x2m4p7ad"},
+		{"k3v9x2m4p7aq", "a deny rule", 3, []string{"verdict   deny (denied-by-rule)\n", "rule      sallyport.yaml:11\n"}, "allow by"},
+	} {
+		for _, path := range []string{"events.jsonl", "events.jsonl.1.gz"} {
+			r := command(t, dir, "explain", "--events", path, c.id)
+			rest := r.stdout
+			for _, part := range c.parts {
+				_, after, found := strings.Cut(rest, part)
+				if !found {
+					t.Errorf("%s in %s: %q is missing, or not there in order:\n%s%s", c.what, path, part, r.stdout, r.stderr)
+					break
+				}
+				rest = after
+			}
+			if r.code != c.code || strings.Contains(r.stdout, c.none) || r.stderr != "" {
+				t.Errorf("%s in %s: exit code %d, or %q is there:\n%s%s", c.what, path, r.code, c.none, r.stdout, r.stderr)
+			}
+		}
+	}
+	piped := commandIn(t, dir, nil, "sh", "-c", "cat events.jsonl | "+binary+" explain --format json --events /dev/stdin k3v9x2m4p7ac")
+	var found struct {
+		Verdict string
+		Events  []struct{ ID string }
+	}
+	if err := json.Unmarshal([]byte(piped.stdout), &found); err != nil || found.Verdict != "allow" || len(found.Events) != 3 || found.Events[0].ID != "k3v9x2m4p7ab" {
+		t.Errorf("from a pipe: %v, %+v\n%s", err, found, piped.stderr)
 	}
 }

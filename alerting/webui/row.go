@@ -151,7 +151,7 @@ func (p *Pages) adviceFor(e *alerting.Event) advice {
 	if verdictOf(e) == verdictAllowed {
 		return advice{}
 	}
-	a := advice{Line: alerting.SuggestLine(e), Explain: p.explainCommand(e)}
+	a := advice{Line: alerting.AllowLine(e), Explain: p.explainCommand(e)}
 	if a.Line != "" {
 		return a
 	}

@@ -59,9 +59,11 @@ func newExplain() *cobra.Command {
 file:line, what a refusal looks like and which line would allow it; and what
 becomes of a DNS question for it. The port is 443 unless given; of a URL, host
 and port are taken.
-An ID, as refusals and alerts show it, is looked up in --events FILE, or in the
-running daemon: through --control, or the control listener of -c. Exit code 0 if
-the connection is allowed, 3 if it is refused.`,
+An ID, as refusals, alerts and reports show it, is looked up in --events FILE
+(packed with gzip or not); with -c in the log that it names, if that can be read
+here, else in the running daemon, as with --control. Shown is its whole story:
+question and answer, connection, verdict, rule at file:line, alerts, and the line
+that would allow it. Exit code 0 if the connection is allowed, 3 if it is refused.`,
 		Example: "  sallyport explain -c sallyport.yaml --pool build registry.corp.example\n  sallyport explain --client 10.20.0.7 github.com:22\n  sallyport explain --events events.jsonl k3v9x2m4p7qa\n  sallyport explain -c sallyport.yaml k3v9x2m4p7qa",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 1 {
@@ -98,7 +100,7 @@ func (f *explainFlags) run(cmd *cobra.Command, what string) error {
 		return err
 	}
 	if id && file.Settings.Listen.Control != "" {
-		source := eventSource{control: file.Settings.Listen.Control, tokenFile: file.Settings.Admin.TokenFile}
+		source := eventSource{control: file.Settings.Listen.Control, tokenFile: file.Settings.Admin.TokenFile, log: ownLog(file.Settings.Log.Events)}
 		return explainEvent(cmd.OutOrStdout(), what, f.format, source)
 	}
 	if id {

@@ -1,15 +1,14 @@
 package main
 
 import (
-	"bufio"
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"strings"
+
+	"sallyport/alerting"
 )
 
 // maxEventLine bounds a line of an event log, in bytes; the daemon writes none
@@ -19,6 +18,7 @@ const maxEventLine = 1 << 20
 // eventSource is where explain looks an id up: a log, or a running daemon.
 type eventSource struct {
 	events    string // path of a log
+	log       string // the daemon's own, where it can be read here: it has the alerts, too
 	control   string // as listen.control
 	tokenFile string // as admin.token_file
 }
@@ -53,29 +53,26 @@ func explainEvent(w io.Writer, id, format string, source eventSource) error {
 	if err := source.check(); err != nil {
 		return &exitError{exitUsage, err}
 	}
-	var lines [][]byte
-	var err error
-	if source.events != "" {
-		lines, err = linesOf(id, source.events)
-	} else {
-		lines, err = source.askDaemon(id)
-	}
+	lines, whole, err := source.story(id)
 	if err != nil {
 		return &exitError{exitFailed, err}
 	}
 	if len(lines) == 0 {
 		return &exitError{exitFailed, fmt.Errorf("no event has the id %s; the daemon remembers the last 10,000 decisions, --events FILE reads a log", id)}
 	}
-	found := foundEvents{ID: id}
+	found := foundEvents{ID: id, whole: whole}
 	for _, line := range lines {
 		if err := found.add(line); err != nil {
 			return &exitError{exitFailed, fmt.Errorf("reading an event: %w", err)}
 		}
 	}
+	if found.Alert != "" {
+		found.withheld, found.AllowBy = found.AllowBy != "", ""
+	}
 	if format == "json" {
 		err = printJSON(w, &found)
 	} else {
-		_, err = io.WriteString(w, strings.Join(found.texts, "\n"))
+		_, err = io.WriteString(w, found.text())
 	}
 	switch {
 	case err != nil:
@@ -87,15 +84,34 @@ func explainEvent(w io.Writer, id, format string, source eventSource) error {
 	}
 }
 
-// foundEvents are the events of an id. The verdict is that of its own latest
+// story looks the id up. whole is false for one without the alerts about it.
+func (s eventSource) story(id string) (lines [][]byte, whole bool, err error) {
+	for _, log := range []string{s.events, s.log} {
+		if log == "" {
+			continue
+		}
+		if lines, err = storyOf(id, log); err != nil || len(lines) > 0 || s.control == "" {
+			return lines, true, err
+		}
+	}
+	lines, err = storyFrom(id, s.askDaemon)
+	return lines, false, err
+}
+
+// foundEvents are the story of an id. The verdict is that of its own latest
 // event: a tunnel that was opened may be refused by its first bytes.
 type foundEvents struct {
 	ID      string            `json:"id"`
 	Verdict string            `json:"verdict,omitempty"`
 	Reason  string            `json:"reason,omitempty"`
 	Rule    json.RawMessage   `json:"rule,omitempty"`
+	AllowBy string            `json:"allow_by,omitempty"` // the line that would allow it, where one would do
+	Alert   string            `json:"alert,omitempty"`    // of severity high or critical, about it: it has no such line then
 	Events  []json.RawMessage `json:"events"`
-	texts   []string
+
+	whole    bool // the alerts about it are there, too
+	withheld bool // AllowBy was taken away for Alert
+	texts    []string
 }
 
 func (f *foundEvents) add(line []byte) error {
@@ -104,11 +120,32 @@ func (f *foundEvents) add(line []byte) error {
 		return err
 	}
 	if e.ID == f.ID && e.Verdict != "" {
-		f.Verdict, f.Reason, f.Rule = e.Verdict, e.Reason, e.Rule
+		f.Verdict, f.Reason, f.Rule, f.AllowBy = e.Verdict, e.Reason, e.Rule, ""
+		if event, err := alerting.ParseEvent(line); err == nil {
+			f.AllowBy = alerting.AllowLine(&event)
+		}
+	}
+	if e.Kind == "alert" && (e.Severity == "high" || e.Severity == "critical") {
+		f.Alert = e.Alert
 	}
 	f.Events = append(f.Events, line)
 	f.texts = append(f.texts, e.text())
 	return nil
+}
+
+// text is the story, and below it what would allow what was asked about.
+func (f *foundEvents) text() string {
+	text := strings.Join(f.texts, "\n")
+	switch {
+	case f.withheld:
+		text += fmt.Sprintf("\nallow by  no line is offered, as the alert %s is about it\n", printable(f.Alert))
+	case f.AllowBy != "":
+		text += "\nallow by  " + printable(f.AllowBy) + "\n"
+	}
+	if !f.whole {
+		text += "\nnote      this is from the running daemon, which does not say which alerts are about it; --events FILE finds them in its log\n"
+	}
+	return text
 }
 
 // A loggedEvent is what explain shows of an event's line; docs/events.md has
@@ -120,20 +157,41 @@ type loggedEvent struct {
 	Phase    string          `json:"phase"`
 	Pool     string          `json:"pool"`
 	Client   string          `json:"client"`
+	By       string          `json:"by"`
+	Via      string          `json:"via"`
 	Name     string          `json:"name"`
 	Type     string          `json:"type"`
 	Host     string          `json:"host"`
 	Port     json.Number     `json:"port"`
 	IP       string          `json:"ip"`
+	SNI      string          `json:"sni"`
+	Names    []string        `json:"names"`
 	Verdict  string          `json:"verdict"`
 	Reason   string          `json:"reason"`
 	Would    string          `json:"would"`
 	Rule     json.RawMessage `json:"rule"`
+	RCode    string          `json:"rcode"`
+	Answers  []string        `json:"answers"`
+	Removed  []string        `json:"removed"`
+	CNAMEs   []string        `json:"cnames"`
+	Upstream string          `json:"upstream"`
+	Sent     json.Number     `json:"sent"`
+	Received json.Number     `json:"received"`
 	Error    string          `json:"error"`
+	Alert    string          `json:"alert"`
+	Severity string          `json:"severity"`
+	Count    json.Number     `json:"count"`
 	Summary  string          `json:"summary"`
 	Suggest  string          `json:"suggest"`
+	Closed   string          `json:"closed"`
 	DNSID    string          `json:"dns_id"`
 	Evidence []string        `json:"evidence"`
+	Job      struct {
+		Repo     string `json:"repo"`
+		Workflow string `json:"workflow"`
+		RunID    string `json:"run_id"`
+		Job      string `json:"job"`
+	} `json:"job"`
 }
 
 // text shows the event to a person, a line for each fact that it has.
@@ -155,44 +213,47 @@ func (e *loggedEvent) text() string {
 	if e.Reason != "" {
 		verdict += " (" + e.Reason + ")"
 	}
-	line("event", strings.Join([]string{e.Kind, e.Phase, e.ID}, " "))
+	client := e.Client
+	if e.By == "proxy" {
+		client += " (asked by the proxy for its connection)"
+	}
+	line("event", strings.Join(strings.Fields(e.Kind+" "+e.Phase+" "+e.ID), " "))
 	line("time", e.Time)
+	line("alert", strings.TrimSpace(e.Alert+" "+e.Severity))
 	line("target", target)
 	line("name", e.Name+" "+e.Type)
 	line("address", e.IP)
 	line("pool", e.Pool)
-	line("client", e.Client)
+	line("client", client)
+	line("job", strings.Join(strings.Fields(strings.Join([]string{e.Job.Repo, e.Job.Workflow, e.Job.RunID, e.Job.Job}, " ")), " "))
+	line("via", e.Via)
 	line("verdict", verdict)
 	line("would", e.Would)
 	line("rule", strings.Trim(string(e.Rule), `"`))
+	line("rcode", e.RCode)
+	line("cnames", strings.Join(e.CNAMEs, " "))
+	line("answers", strings.Join(e.Answers, " "))
+	line("removed", strings.Join(e.Removed, " "))
+	line("upstream", e.Upstream)
+	line("sni", e.SNI)
+	line("names", strings.Join(e.Names, " "))
+	line("bytes", e.bytes())
 	line("error", e.Error)
 	line("summary", e.Summary)
-	line("answer", e.DNSID)
+	line("count", e.Count.String())
+	line("closed", e.Closed)
+	line("question", e.DNSID)
 	line("evidence", strings.Join(e.Evidence, " "))
 	line("allow by", e.Suggest)
 	return b.String()
 }
 
-// linesOf reads a log for the lines with the id.
-func linesOf(id, path string) ([][]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
+// bytes says what a connection carried, where its line has that.
+func (e *loggedEvent) bytes() string {
+	if e.Sent == "" {
+		return ""
 	}
-	defer f.Close()
-	var found [][]byte
-	scanner := bufio.NewScanner(f)
-	scanner.Buffer(make([]byte, 0, 64<<10), maxEventLine)
-	for scanner.Scan() {
-		var e loggedEvent
-		if !bytes.Contains(scanner.Bytes(), []byte(id)) || json.Unmarshal(scanner.Bytes(), &e) != nil {
-			continue
-		}
-		if e.ID == id || e.DNSID == id || strings.Contains(strings.Join(e.Evidence, " "), id) {
-			found = append(found, bytes.Clone(scanner.Bytes()))
-		}
-	}
-	return found, scanner.Err()
+	return e.Sent.String() + " sent, " + e.Received.String() + " received"
 }
 
 // askDaemon asks the control listener for the decision; nothing if it has none.
