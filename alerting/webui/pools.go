@@ -29,8 +29,27 @@ type poolView struct {
 
 // A poolsPage is the list of pools.
 type poolsPage struct {
-	Pools []poolView
-	Since time.Time
+	Pools  []poolView
+	Grants []grantView
+	Since  time.Time
+}
+
+// A grantView is a grant that opens a pool for a while, outside of the
+// configuration.
+type grantView struct {
+	ID, Pool, Text, By, Reason string
+	Ends                       time.Time
+}
+
+// grantsOf are the grants of a pool that have not ended.
+func grantsOf(spec *allowlists.PoolSpec, now time.Time) (grants []grantView) {
+	for i := range spec.Allow {
+		rule := &spec.Allow[i]
+		if id, ok := rule.GrantID(); ok && !rule.Expired(now) {
+			grants = append(grants, grantView{ID: id, Pool: spec.Name, Text: rule.Text, By: rule.Owner, Reason: rule.Reason, Ends: rule.Expires})
+		}
+	}
+	return grants
 }
 
 // pools shows the pools of the policy in force.
@@ -39,6 +58,7 @@ func (p *Pages) pools(w http.ResponseWriter, r *http.Request) {
 	for _, pool := range p.config.Policy().Pools() {
 		view, since := p.viewOf(pool)
 		page.Pools, page.Since = append(page.Pools, view), since
+		page.Grants = append(page.Grants, grantsOf(pool.Spec(), time.Now())...)
 	}
 	p.show(w, r, http.StatusOK, "pools", "Pools", page)
 }
@@ -175,6 +195,8 @@ func viewOfRule(list string, rule *allowlists.Rule, hit alerting.RuleHit, now ti
 			v.Notes = append(v.Notes, format)
 		}
 	}
+	_, granted := rule.GrantID()
+	note("granted, outside of the configuration", granted)
 	note("has expired", v.Ended)
 	if !rule.Expires.IsZero() && !v.Ended {
 		note("until "+rule.Expires.UTC().Format("2006-01-02 15:04 UTC"), true)

@@ -1,13 +1,9 @@
 package webui_test
 
 import (
-	"bufio"
-	"context"
-	"encoding/json"
 	"fmt"
 	"html"
 	"net/http"
-	"net/http/httptest"
 	"regexp"
 	"strings"
 	"testing"
@@ -15,7 +11,6 @@ import (
 
 	"sallyport/alerting"
 	"sallyport/alerting/webui"
-	"sallyport/allowlists"
 	"sallyport/proxy"
 )
 
@@ -224,59 +219,6 @@ func (w *world) awaitAlert(kind string) alerting.Alert {
 	}
 }
 
-// TestPoolsShowTheirRules: own and of presets with their places, and which were
-// never used; of many rules a part at a time.
-func TestPoolsShowTheirRules(t *testing.T) {
-	w := newWorld(t)
-	w.conn("allowed1", "10.20.0.7", "registry.corp.example", 443)
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	rule := &w.policy.Pool("build").Spec().Allow[0]
-	for id := alerting.IDOfRule("build", rule); w.alerts.RuleUse([]alerting.RuleID{id}).Hits[id].Count == 0; {
-		<-tick.C
-	}
-	body := html.UnescapeString(get(t, w.pages, "/pools/build").Body.String())
-	for _, want := range []string{
-		`<td role="cell" class="what">registry.corp.example</td>`, "sallyport.yaml:7", `<td role="cell" class="number">1</td>`, "preset:npm:", `<span class="unused">unused</span>`,
-		"has expired; owner platform@corp.example; the <old> mirror", `<td role="cell" class="list deny">deny</td>`,
-	} {
-		if !strings.Contains(body, want) {
-			t.Errorf("no %q in %s", want, body)
-		}
-	}
-	if body := get(t, w.pages, "/pools/build?show=unused").Body.String(); strings.Contains(body, "sallyport.yaml:7<") || !strings.Contains(body, "old.corp.example") {
-		t.Errorf("unused: %s", body)
-	}
-	if body := get(t, w.pages, "/pools/build?rule=OLD.corp").Body.String(); strings.Contains(body, "registry.corp.example</td>") || !strings.Contains(body, "Effective rules 1 to 1 of 1<") {
-		t.Errorf("found: %s", body)
-	}
-	body = get(t, w.pages, "/pools").Body.String()
-	if !strings.Contains(body, `<td role="cell" class="mode audit">audit</td>`) || !strings.Contains(body, `href="/pools/build?show=unused"`) {
-		t.Errorf("pools: %s", body)
-	}
-}
-
-// TestManyRulesAreShownInParts.
-func TestManyRulesAreShownInParts(t *testing.T) {
-	w := newWorld(t)
-	var text strings.Builder
-	text.WriteString("pools:\n  build:\n    allow:\n")
-	for i := range 600 {
-		fmt.Fprintf(&text, "      - n%d.corp.example\n", i)
-	}
-	file, _ := allowlists.Load([]allowlists.Source{{Name: "sallyport.yaml", Text: []byte(text.String())}}, func(string) (string, bool) { return "", false }, time.Now())
-	w.inForce.Store(file.Policy)
-	for query, want := range map[string]string{"": "1 to 250 of 600", "?from=251": "251 to 500 of 600", "?from=501": "501 to 600 of 600", "?from=601": "1 to 250 of 600", "?from=-1": "1 to 250 of 600", "?from=x": "1 to 250 of 600"} {
-		body := get(t, w.pages, "/pools/build"+query).Body.String()
-		if !strings.Contains(body, "Effective rules "+want+"<") {
-			t.Errorf("%s: not %s", query, want)
-		}
-		if strings.Contains(body, `rel="next"`) != !strings.Contains(want, "to 600") || strings.Contains(body, `rel="prev"`) != !strings.Contains(want, "1 to 250") {
-			t.Errorf("%s: before and behind", query)
-		}
-	}
-}
-
 // TestEnforcementIsShownAsMeasured.
 func TestEnforcementIsShownAsMeasured(t *testing.T) {
 	w := newWorld(t)
@@ -289,101 +231,4 @@ func TestEnforcementIsShownAsMeasured(t *testing.T) {
 			}
 		}
 	}
-}
-
-// TestRowsAreStreamed as they come, those that the filter chooses, with what was
-// missed between the page and the stream; the end of the session ends it.
-func TestRowsAreStreamed(t *testing.T) {
-	w := newWorld(t)
-	_, h := w.gate(token)
-	server := httptest.NewServer(h)
-	t.Cleanup(server.Close)
-	w.conn("before1", "10.20.0.7", "evil.example", 443)
-	since := time.Now().UnixMicro()
-	w.conn("between1", "10.20.0.7", "evil.example", 443)
-	in := post(t, h, "/sign-in", "token="+token)
-	me := cookie(t, in)
-	stream := w.stream(server.URL+fmt.Sprintf("/live?host=evil&since=%d", since), me)
-	if got := stream.row(); got["id"] != "between1" {
-		t.Errorf("first: %v", got)
-	}
-	w.conn("other1", "10.20.0.7", "other.example", 443)
-	w.conn("after1", "10.20.0.7", "x.evil.example", 443)
-	got := stream.row()
-	for got["id"] == "between1" { // from the log and live
-		got = stream.row()
-	}
-	if got["id"] != "after1" || got["what"] != "x.evil.example:443" || got["verdict"] != "refused" || got["reason"] != "not-in-allowlist" {
-		t.Errorf("then: %v", got)
-	}
-	if got := get(t, h, "/live?client=x", me); got.Code != http.StatusBadRequest {
-		t.Errorf("a filter that cannot be read: %d", got.Code)
-	}
-	post(t, h, "/sign-out", "", me)
-	if line, ok := stream.line("data: "); ok {
-		t.Errorf("after signing out: %s", line)
-	}
-}
-
-// TestSoManyStreamsAreServed: one more is told to come back.
-func TestSoManyStreamsAreServed(t *testing.T) {
-	w := newWorld(t)
-	server := httptest.NewServer(w.pages)
-	t.Cleanup(server.Close)
-	for range 16 {
-		w.stream(server.URL + "/live").line("retry:")
-	}
-	if got := get(t, w.pages, "/live"); got.Code != http.StatusServiceUnavailable || got.Header().Get("Retry-After") == "" {
-		t.Errorf("the seventeenth: %d", got.Code)
-	}
-}
-
-// An openStream is read line by line.
-type openStream struct {
-	t     *testing.T
-	lines *bufio.Scanner
-}
-
-// stream opens one, until the test ends.
-func (w *world) stream(url string, change ...func(*http.Request)) *openStream {
-	w.t.Helper()
-	ctx, cancel := context.WithTimeout(w.t.Context(), 20*time.Second)
-	w.t.Cleanup(cancel)
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	for _, c := range change {
-		c(r)
-	}
-	answer, err := (&http.Client{Transport: &http.Transport{}}).Do(r)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	w.t.Cleanup(func() { answer.Body.Close() })
-	if answer.StatusCode != http.StatusOK || answer.Header.Get("Content-Type") != "text/event-stream" {
-		w.t.Fatalf("%s: %s", url, answer.Status)
-	}
-	return &openStream{w.t, bufio.NewScanner(answer.Body)}
-}
-
-// line is the next one with a prefix; false at the end.
-func (s *openStream) line(prefix string) (string, bool) {
-	for s.lines.Scan() {
-		if rest, ok := strings.CutPrefix(s.lines.Text(), prefix); ok {
-			return rest, true
-		}
-	}
-	return "", false
-}
-
-// row is the next row.
-func (s *openStream) row() map[string]any {
-	s.t.Helper()
-	text, ok := s.line("data: ")
-	var row map[string]any
-	if err := json.Unmarshal([]byte(text), &row); !ok || err != nil {
-		s.t.Fatalf("no row: %q, %v, %v", text, err, s.lines.Err())
-	}
-	return row
 }
