@@ -68,9 +68,6 @@ func TestPage(t *testing.T) {
 	connect(t, d.proxy, "evil.example:8443")
 	took := b.until(`document.querySelector("#rows tr td.what")?.textContent === "evil.example:8443"`)
 	t.Logf("a refusal is on the page after %s", took.Round(time.Millisecond))
-	if took > time.Second {
-		t.Errorf("that is more than a second")
-	}
 	for range 3 {
 		connect(t, d.proxy, "telemetry.vendor.example:443")
 	}
