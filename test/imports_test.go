@@ -55,7 +55,7 @@ var libraries = map[string][]string{
 	"github.com/landlock-lsm/go-landlock/landlock":            {"sallyport/cmd/sallyport"},
 	"kernel.org/pub/linux/libs/security/libcap/cap":           {"sallyport/cmd/sallyport"},
 	"github.com/yuin/goldmark":                                {}, // tests only: it reads our Markdown as GitHub does
-	"golang.org/x/net/publicsuffix":                           {"sallyport/allowlists", "sallyport/alerting", "sallyport/dnsfilter"},
+	"golang.org/x/net/publicsuffix":                           {"sallyport/allowlists", "sallyport/alerting", "sallyport/dnsfilter", "sallyport/cmd/sallyport"},
 	"net/http/pprof":                                          {"sallyport/cmd/sallyport"},
 	"expvar":                                                  {},
 	"github.com/rs/zerolog/log":                               {},

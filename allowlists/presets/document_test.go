@@ -28,6 +28,9 @@ Built-in allowlists, each line with its source. ` + "`sallyport presets NAME`" +
 A GitLab or GitHub server of your own is a rule of your own: its runners tell the hosts in variables such as
 ` + "`CI_SERVER_URL` and `ACTIONS_RESULTS_URL`" + `.
 
+Hosts come and go: ` + "`sallyport presets verify`" + ` resolves each, connects, checks its certificate and follows where it redirects to, and tells those that are
+dead, forged or moved since an earlier run (` + "`--against`" + `). It needs the internet, and says so where there is none. Downloads deep below a host are not tried.
+
 This page is written by ` + "`go test ./allowlists/presets -update`" + `.
 
 | preset | what for | hosts |

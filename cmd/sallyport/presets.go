@@ -40,6 +40,7 @@ func newPresets() *cobra.Command {
 			return presets.Names(), cobra.ShellCompDirectiveNoFileComp
 		},
 	}
+	cmd.AddCommand(newPresetsVerify())
 	cmd.Flags().StringVar(&format, "format", "text", "text or json: the names, or the text of the one that is named")
 	return cmd
 }
