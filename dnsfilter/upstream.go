@@ -122,7 +122,7 @@ func newUpstreams(cfg upstreamConfig) (*upstreams, error) {
 	names, known := make(map[string]int), make(map[string]bool)
 	for _, spec := range specs {
 		name := spec.name()
-		if key := fmt.Sprint(name, spec.url); known[key] {
+		if key := spec.key(); known[key] {
 			continue // listed twice
 		} else {
 			known[key] = true

@@ -45,6 +45,14 @@ func (s upstreamSpec) name() string {
 	return name
 }
 
+// key tells specs apart. It holds the whole of a URL, and is for no eyes.
+func (s upstreamSpec) key() string {
+	if s.url == nil { // printed all the same, it would be a fault of memory that fmt recovers from
+		return s.name()
+	}
+	return s.name() + " " + s.url.String()
+}
+
 // tlsName is what the server's certificate must be good for.
 func (s upstreamSpec) tlsName() string {
 	if s.pin != "" {

@@ -1,6 +1,7 @@
 package dnsfilter
 
 import (
+	"slices"
 	"strings"
 	"testing"
 )
@@ -30,6 +31,23 @@ func TestUpstreamForms(t *testing.T) {
 		if err := CheckUpstreams([]string{text, "system"}); err != nil {
 			t.Errorf("%s: %v", text, err)
 		}
+	}
+}
+
+// TestUpstreamKeys tells two paths of one DoH host apart, and prints no URL where
+// there is none: fmt would recover from a fault of memory at each start.
+func TestUpstreamKeys(t *testing.T) {
+	specs, _, err := parseUpstreams([]string{"10.0.0.2", "tls://10.0.0.2#a.example", "https://10.0.0.2/a", "https://10.0.0.2/b"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, spec := range specs {
+		got = append(got, spec.key())
+	}
+	want := []string{"10.0.0.2:53", "tls://10.0.0.2:853#a.example", "https://10.0.0.2 https://10.0.0.2/a", "https://10.0.0.2 https://10.0.0.2/b"}
+	if !slices.Equal(got, want) {
+		t.Errorf("the keys are %q, want %q", got, want)
 	}
 }
 
