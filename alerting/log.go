@@ -59,8 +59,8 @@ const freeChunks = 4
 
 // A flush is one batch of lines on its way.
 type flush struct {
-	// done is closed when the write returned, has failed, or takes too long:
-	// then late is set, for good.
+	// done is closed when the write returned, has failed, or takes too long. In
+	// the last two cases late is set, for good.
 	done    chan struct{}
 	late    bool
 	ended   bool        // done is closed; guarded by the log's mu
@@ -69,10 +69,11 @@ type flush struct {
 
 func newFlush() *flush { return &flush{done: make(chan struct{})} }
 
-// end lets those go who wait. The caller holds the log's mu.
-func (f *flush) end() {
+// end lets those go who wait, as all lines are out, or though they are not. The
+// caller holds the log's mu.
+func (f *flush) end(out bool) {
 	if !f.ended {
-		f.ended = true
+		f.ended, f.late = true, !out
 		close(f.done)
 	}
 }
@@ -212,8 +213,7 @@ func (l *eventLog) watchOver(batch *flush) {
 	if batch.ended {
 		return
 	}
-	batch.late = true
-	batch.end()
+	batch.end(false)
 	l.stall(tooLong)
 }
 
@@ -243,7 +243,7 @@ func (l *eventLog) stall(cause string) {
 	l.stalled = true
 	l.metrics.stalled.Set(1)
 	l.begin(cause)
-	l.next.end()
+	l.next.end(false)
 	l.next = newFlush()
 }
 

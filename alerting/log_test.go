@@ -377,6 +377,62 @@ func TestAStalledPipeHoldsUpNobodyForLong(t *testing.T) {
 	reader.Close()
 }
 
+// TestRefusalsThatDidNotWaitAreCounted sends refusals together, as DNS does,
+// before and while the stall is known: the end of the trouble says how many went
+// before their lines.
+func TestRefusalsThatDidNotWaitAreCounted(t *testing.T) {
+	reader, writer, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer writer.Close()
+	g := newLog(t, toStream(writer)).run(t)
+	together := func(name string, n int) {
+		var all []dnsfilter.QueryRecord
+		for i := range n {
+			all = append(all, dnsfilter.QueryRecord{ID: name + strconv.Itoa(i), Subject: aSubject(), By: dnsfilter.ByClient})
+		}
+		g.ObserveRefused(all)
+	}
+	lines := bufio.NewScanner(reader)
+	told := make(chan any, 1)
+	written := make(map[string]int)
+	read := func() {
+		for lines.Scan() {
+			e := parsed(t, lines.Bytes())
+			written[e.ID]++
+			if e.Event == alerting.SystemLogDegraded && e.Details["state"] == "recovered" {
+				told <- e.Details["unwaited"]
+				break
+			}
+		}
+		_, _ = io.Copy(io.Discard, reader)
+	}
+	for i := range 300 { // nobody reads: the pipe takes 64 KiB, then the writer hangs
+		g.Record(allowed("a" + strconv.Itoa(i)))
+	}
+	together("late", 5)
+	together("known", 3)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		read()
+	}()
+	if n := <-told; n != 8.0 {
+		t.Errorf("%v refusals are said to have been sent before their lines, want 8", n)
+	}
+	if err := g.stop(); err != nil {
+		t.Error(err)
+	}
+	writer.Close()
+	<-done
+	for _, id := range []string{"late0", "late4", "known0", "known2"} {
+		if written[id] != 1 {
+			t.Errorf("refusal %s is %d times in the log", id, written[id])
+		}
+	}
+}
+
 func TestAlertsGoOnWhileThePipeIsStalled(t *testing.T) {
 	reader, writer, err := os.Pipe()
 	if err != nil {

@@ -141,7 +141,7 @@ func (l *eventLog) writeBatch(hurry context.Context, chunks [][]byte, batch *flu
 			continue
 		}
 		l.mu.Lock()
-		batch.end()
+		batch.end(false)
 		l.stall(err.Error())
 		l.mu.Unlock()
 		if !l.pause(hurry, pause) {
@@ -189,7 +189,7 @@ func (l *eventLog) wrote(chunk []byte) {
 func (l *eventLog) settle(batch *flush) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	batch.end()
+	batch.end(true)
 	l.stalled = false
 	l.metrics.stalled.Set(0)
 	if l.trouble.cause != "" && l.size < l.limit/2 {
