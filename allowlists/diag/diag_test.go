@@ -194,3 +194,20 @@ func TestHiddenLines(t *testing.T) {
 		t.Error(out.String())
 	}
 }
+
+// TestALongLine: each of very many values of one line is found where it stands,
+// without going through the line for each.
+func TestALongLine(t *testing.T) {
+	const n = 100_000
+	text := "é: [" + strings.Repeat("\"ü\", b, ", n) + "last]\n"
+	root := diag.Parse("f", []byte(text), new(diag.Report))
+	list := root.Get("é")
+	if len(list.Items) != 2*n+1 {
+		t.Fatalf("%d items", len(list.Items))
+	}
+	for i, want := range map[int]int{0: 5, 1: 10, 2: 13, 2*n - 2: 8*(n-1) + 5, 2 * n: 8*n + 5} {
+		if got := list.Items[i].Caret; got != want {
+			t.Errorf("item %d: caret at %d, not %d", i, got, want)
+		}
+	}
+}

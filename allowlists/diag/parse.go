@@ -69,6 +69,13 @@ type parser struct {
 	report *Report
 	rest   func()
 	spare  []Node // allocated together, as a file has many
+	reach  reach
+}
+
+// A reach is how far a line was skipped, as many values may stand in one.
+type reach struct {
+	line, runes int
+	rest        []byte
 }
 
 // A gentleReader rests before each read; yaml.v3 reads 512 bytes at once.
@@ -297,13 +304,26 @@ func (p *parser) scalar(n *yaml.Node, out *Node) {
 	if quoted {
 		from++
 	}
-	if rest, ok := skipRunes(lines[n.Line-1], from); ok && len(rest) >= len(n.Value) && string(rest[:len(n.Value)]) == n.Value {
+	if rest, ok := p.skip(lines, n.Line, from); ok && len(rest) >= len(n.Value) && string(rest[:len(n.Value)]) == n.Value {
 		out.exact, out.quoted = true, quoted
 		return
 	}
 	// Spread over several lines or written with escapes: nobody tells where
 	// it ends, so take it to reach as far as it could.
 	out.LastLine = min(len(lines), n.Line+strings.Count(n.Value, "\n")+strings.Count(n.Value, " ")+1)
+}
+
+// skip gives what stands behind the first characters of a line, beginning where
+// the last value of that line stood.
+func (p *parser) skip(lines [][]byte, line, runes int) (rest []byte, ok bool) {
+	if p.reach.line != line || p.reach.runes > runes {
+		p.reach = reach{line: line, rest: lines[line-1]}
+	}
+	rest, ok = skipRunes(p.reach.rest, runes-p.reach.runes)
+	if ok {
+		p.reach.runes, p.reach.rest = runes, rest
+	}
+	return rest, ok
 }
 
 // skipRunes gives the text behind its first n characters; ok is false if it has

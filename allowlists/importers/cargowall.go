@@ -45,6 +45,9 @@ func readCargowall(d *draft, text []byte) error {
 	}
 	for _, in := range inputs {
 		d.cargowallStep(in, len(inputs) > 1)
+		if d.full() {
+			return errTooLarge
+		}
 	}
 	return nil
 }

@@ -16,9 +16,14 @@ type draft struct {
 	options Options
 	ports   ports // instead of every port; nil to keep that
 	pools   []*pool
+	names   map[string]bool // of the pools
 	entries int
 	err     error // the first that fail was told
 }
+
+// full reports whether there is more than a result may have. What makes pools
+// in a loop asks for it.
+func (d *draft) full() bool { return d.entries > maxRules || len(d.pools) > maxPools }
 
 // fail ends the import with an error, once the source is read.
 func (d *draft) fail(err error) {
@@ -73,7 +78,7 @@ func newDraft(file string, options Options) (*draft, error) {
 	if options.Pool != poolName(options.Pool) {
 		return nil, fmt.Errorf("%q is no name for a pool; use letters, digits, -, _ and dots", clean(options.Pool))
 	}
-	d := &draft{file: file, options: options}
+	d := &draft{file: file, options: options, names: make(map[string]bool)}
 	if options.Ports != "" && options.Ports != "*" {
 		set, err := parsePorts(options.Ports)
 		if err != nil {
@@ -91,12 +96,10 @@ func (d *draft) newPool(name, mode string) *pool {
 	if name != "" {
 		full = poolName(name)
 	}
-	taken := func(name string) bool {
-		return slices.ContainsFunc(d.pools, func(p *pool) bool { return p.Name == name })
-	}
-	for n, base := 2, full; taken(full); n++ {
+	for n, base := 2, full; d.names[full]; n++ {
 		full = poolName(base[:min(len(base), 55)] + "-" + strconv.Itoa(n))
 	}
+	d.names[full] = true
 	p := &pool{draft: d, Pool: Pool{Name: full, Mode: mode}, closed: mode == "enforce", seen: make(map[string]bool)}
 	d.pools = append(d.pools, p)
 	return p

@@ -27,6 +27,9 @@ func readHardenRunner(d *draft, text []byte) error {
 	}
 	for _, in := range inputs {
 		d.hardenRunnerStep(in, len(inputs) > 1)
+		if d.full() {
+			return errTooLarge
+		}
 	}
 	return nil
 }

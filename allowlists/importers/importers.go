@@ -19,6 +19,13 @@ import (
 // MaxBytes bounds what is imported at once.
 const MaxBytes = 16 << 20
 
+// maxTree bounds a source in YAML or JSON, which takes some hundred times its
+// size while it is read.
+const maxTree = 1 << 20
+
+// maxPools bounds the pools of a result.
+const maxPools = 1000
+
 // maxRules bounds the entries of a result; our own loader is made for as many.
 const maxRules = 100_000
 
@@ -103,7 +110,7 @@ type SourceError struct{ Report *diag.Report }
 func (e *SourceError) Error() string { return e.Report.Err().Error() }
 
 // errTooLarge says that the source goes beyond a bound.
-var errTooLarge = errors.New("the file is too large; 16 MiB and 100,000 rules are read")
+var errTooLarge = errors.New("the file is too large; 16 MiB (of YAML and JSON 1 MiB), 1,000 pools and 100,000 rules are read")
 
 // Import reads the text of a file in a format that Formats names. The error is
 // a *SourceError where places can be told.
@@ -125,7 +132,7 @@ func Import(format, file string, text []byte, options Options) (*Result, error) 
 	switch {
 	case d.err != nil:
 		return nil, d.err
-	case d.entries > maxRules:
+	case d.full():
 		return nil, errTooLarge
 	}
 	result := d.result(format)
@@ -139,6 +146,9 @@ func Import(format, file string, text []byte, options Options) (*Result, error) 
 
 // parse reads a YAML source.
 func (d *draft) parse(text []byte) (*diag.Node, error) {
+	if len(text) > maxTree {
+		return nil, errTooLarge
+	}
 	report := new(diag.Report)
 	if !bytes.HasSuffix(text, []byte("\n")) {
 		text = append(slices.Clone(text), '\n') // only our own loader holds that against a file

@@ -132,6 +132,12 @@ var fixtures = []fixture{
 		notes: []string{"6 left out condition", "2 left out condition"}, left: 2,
 	},
 	{
+		// "deny !clients" says whose the rest is; an acl with the name of one of
+		// Squid's own is what the file makes it.
+		format: "squid", file: "squid/others.conf",
+		yes: "imported: a.example:443", no: "imported: b.example:443 c.example:443", notes: []string{"0 same clients"},
+	},
+	{
 		// Two sets of clients are two pools.
 		format: "squid", file: "squid/clients.conf", options: importers.Options{Pool: "ci"},
 		yes: `ci-build: a.example:443
@@ -273,6 +279,11 @@ func TestFaultySources(t *testing.T) {
 		{"iron-proxy", "transforms: [{name: allowlist}]\n", "no config"},
 		{"harden-runner", strings.Repeat("a.example ", 100_001), "too large"},
 		{"squid", strings.Repeat(" ", importers.MaxBytes+1), "too large"},
+		{"iron-proxy", "domains: [" + strings.Repeat("a,", 2<<20) + "]\n", "too large"},
+		{"cargowall", "{" + strings.Repeat(" ", 1<<20) + "}", "too large"},
+		{"smokescreen", "version: v1\nservices:\n" + strings.Repeat("- {name: x, action: enforce}\n", 1001), "too large"},
+		{"smokescreen", "version: v1\nservices:\n" + strings.Repeat("- {name: x, action: enforce}\n", 500) + "global_allow_list: [" + strings.Repeat("a.example, ", 500) + "]\n", "too large"},
+		{"squid", "acl a dstdomain" + strings.Repeat(" a.example", 100_000) + "\n" + strings.Repeat("http_access allow a\n", 100_000), "too large"},
 	} {
 		result, err := importers.Import(c.format, "f", []byte(c.text), importers.Options{})
 		if err == nil || !strings.Contains(err.Error(), c.want) {

@@ -25,6 +25,9 @@ type jsonReader struct {
 
 // parseJSON reads a JSON source.
 func (d *draft) parseJSON(text []byte) (*diag.Node, error) {
+	if len(text) > maxTree {
+		return nil, errTooLarge
+	}
 	r := &jsonReader{Decoder: json.NewDecoder(bytes.NewReader(text)), file: d.file, text: text, line: 1}
 	r.UseNumber()
 	root, err := r.value(0)

@@ -30,6 +30,9 @@ func readSmokescreen(d *draft, text []byte) error {
 			return fault(service.Place, "a service is %s; it takes a mapping", service.Kind)
 		}
 		d.smokescreenRole(root, service, textOf(service, "name"))
+		if d.full() {
+			return errTooLarge
+		}
 	}
 	if role := root.Get("default"); role != nil && role.Kind == diag.Map {
 		p := d.smokescreenRole(root, role, "default")

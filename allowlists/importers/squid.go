@@ -16,6 +16,9 @@ func readSquid(d *draft, text []byte) error {
 		return err
 	}
 	keys := conf.clients()
+	if len(keys) > maxPools || len(keys)*len(conf.access) > maxCompared {
+		return errTooLarge
+	}
 	for _, key := range keys {
 		name := ""
 		if len(keys) > 1 && key != "" {
@@ -23,6 +26,9 @@ func readSquid(d *draft, text []byte) error {
 		}
 		w := &squidWalk{pool: d.newPool(name, "enforce"), conf: conf, key: key, tunnel: allPorts(), plain: allPorts()}
 		w.run()
+		if d.full() || conf.work > maxCompared {
+			return errTooLarge
+		}
 	}
 	return nil
 }
@@ -76,6 +82,7 @@ func (c *squidConf) clients() []string {
 // terms puts the terms of a line together.
 func (c *squidConf) terms(line squidAccess) squidTerms {
 	t := squidTerms{ports: allPorts()}
+	c.work += len(line.terms)
 	for _, term := range line.terms {
 		c.term(&t, term)
 	}
@@ -84,7 +91,7 @@ func (c *squidConf) terms(line squidAccess) squidTerms {
 
 // term adds one term to those before it.
 func (c *squidConf) term(t *squidTerms, term squidTerm) {
-	switch term.name {
+	switch c.builtIn(term.name) {
 	case "all":
 		t.never = t.never || term.not
 		return
@@ -105,7 +112,7 @@ func (c *squidConf) term(t *squidTerms, term squidTerm) {
 	case a == nil:
 		t.because("acl %s is not in this file", term.name)
 	case a.kind == "dstdomain" || a.kind == "dstdom_regex":
-		t.addHosts(a, term.not)
+		t.addHosts(c, a, term.not)
 	case a.kind == "port":
 		t.addPorts(a, term.not)
 	case a.kind == "dst" && !term.not:
@@ -126,6 +133,21 @@ func orElse(text, other string) string {
 		return other
 	}
 	return text
+}
+
+// builtIn gives the name of an acl that Squid has of its own, "" if the file
+// makes something else of it.
+func (c *squidConf) builtIn(name string) string {
+	kinds := map[string][]string{"all": {"src"}, "manager": {"proto", "url_regex"}, "to_localhost": {"dst"}, "to_linklocal": {"dst"}, "CONNECT": {"method"}}
+	a := c.acls[name]
+	usual := a == nil || slices.Contains(kinds[name], a.kind)
+	if name == "CONNECT" && a != nil {
+		usual = a.kind == "method" && len(a.values) == 1 && a.values[0].text == "CONNECT"
+	}
+	if !usual {
+		return ""
+	}
+	return name
 }
 
 // because says why a line cannot be said; the first cause is kept.
@@ -151,7 +173,11 @@ func (c *squidConf) client(t *squidTerms, term squidTerm) {
 
 // addHosts adds names: several terms hold together, so that what is left is
 // what each of them has.
-func (t *squidTerms) addHosts(a *squidACL, not bool) {
+func (t *squidTerms) addHosts(c *squidConf, a *squidACL, not bool) {
+	if c.work += 1 + len(a.values); c.work > maxCompared {
+		t.because("the file is too large")
+		return
+	}
 	hosts, bad := a.hosts()
 	switch {
 	case bad != "":
@@ -178,49 +204,6 @@ func (t *squidTerms) addPorts(a *squidACL, not bool) {
 	default:
 		t.ports, t.ported = t.ports.with(set), true
 	}
-}
-
-// inBoth is what two sets of hosts share.
-func inBoth(a, b []squidHost) []squidHost {
-	out := coveredBy(a, b, true)
-	return append(out, coveredBy(b, a, false)...)
-}
-
-// coveredBy are the hosts of a that some host of b covers; equal says whether
-// the same counts.
-func coveredBy(a, b []squidHost, equal bool) []squidHost {
-	has := make(map[string]bool, len(b))
-	for _, y := range b {
-		has[y.text()] = true
-	}
-	var out []squidHost
-	for _, x := range a {
-		covered := equal && has[x.text()]
-		for name := strings.TrimPrefix(x.host.String(), "*."); name != "" && !covered; {
-			_, name, _ = strings.Cut(name, ".")
-			covered = name != "" && has["*."+name]
-		}
-		if covered {
-			out = append(out, x)
-		}
-	}
-	return out
-}
-
-// text tells a host from others.
-func (h *squidHost) text() string {
-	if h.prefix.IsValid() {
-		return h.prefix.String()
-	}
-	return h.host.String()
-}
-
-// within reports whether r covers s, ports aside.
-func within(r, s rule) bool {
-	if r.prefix.IsValid() || s.prefix.IsValid() {
-		return r.prefix == s.prefix
-	}
-	return r.host.Covers(s.host)
 }
 
 // run goes through the lines.
@@ -273,6 +256,10 @@ func (w *squidWalk) tellClients() {
 // takes the term about them out.
 func (w *squidWalk) concerns(line squidAccess, t *squidTerms) bool {
 	other, not := strings.CutPrefix(t.clients, "!")
+	if not && w.key == "" && !line.allow && len(line.terms) == 1 {
+		w.key = other // what follows is for those clients only
+		w.tellClients()
+	}
 	switch {
 	case t.clients == "" || t.clients == w.key:
 		return true

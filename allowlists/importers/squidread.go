@@ -12,6 +12,7 @@ import (
 type squidConf struct {
 	acls   map[string]*squidACL
 	access []squidAccess
+	work   int    // how much was looked at so far, to bound it
 	others []word // further directives that decide, or change, where a request goes
 }
 
