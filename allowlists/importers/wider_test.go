@@ -213,7 +213,7 @@ func squidWorld(r *rand.Rand) (string, func(string, int) bool) {
 }
 
 // rounds is how many sources of each format TestNeverWider makes.
-const rounds = 150
+const rounds = 50
 
 // TestNeverWider: over random sources, what the imported policy allows the
 // source allows; and where nothing is told, what the source allows it does.
