@@ -117,11 +117,22 @@ func (t Correlator) Forget(pool, destination string) bool {
 	defer t.c.mu.Unlock()
 	return t.c.baseline.remove(pool, destination, t.c.config.now())
 }
+
+// LikenessesSeen is how many hosts the detector lookalike remembers.
+func (t Correlator) LikenessesSeen() (n int) {
+	for _, d := range t.c.detectors {
+		if l, is := d.(*lookalike); is {
+			n += len(l.seen)
+		}
+	}
+	return n
+}
 func (t Correlator) RefusedClients() int { return len(t.c.refused.clients) }
 
 // The bounds that tests hold.
 const (
 	RefusedClients  = refusedClients
+	LikeSeen        = likeSeen
 	BaselineEntries = baselineEntries
 )
 

@@ -18,11 +18,31 @@ type alertMetrics struct {
 	sinkUp      *prometheus.GaugeVec
 	stateKept   prometheus.Gauge
 	stateFaults *prometheus.CounterVec
+	// counters are those of alerts that were asked for, as many as it has.
+	counters map[alertCounter]prometheus.Counter
+}
+
+// An alertCounter names one counter of alertMetrics.alerts.
+type alertCounter struct {
+	pool, alert string
+	severity    Severity
+}
+
+// found is the counter of an alert's findings. Not safe for concurrent use.
+func (m *alertMetrics) found(pool, alert string, severity Severity) prometheus.Counter {
+	of := alertCounter{pool, alert, severity}
+	counter := m.counters[of]
+	if counter == nil {
+		counter = m.alerts.WithLabelValues(pool, alert, severity.String())
+		m.counters[of] = counter
+	}
+	return counter
 }
 
 // newAlertMetrics registers them; a nil registerer registers nothing.
 func newAlertMetrics(r prometheus.Registerer) *alertMetrics {
 	m := &alertMetrics{
+		counters: make(map[alertCounter]prometheus.Counter),
 		alerts: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "sallyport_alerts_total", Help: "Findings of the correlator, repeats included.",
 		}, []string{"pool", "alert", "severity"}),

@@ -180,8 +180,9 @@ func (c *correlator) take(e *Event) {
 		}
 	}
 	c.refused.observe(e, e.Time)
-	for _, f := range settle(findings) {
-		c.count(&f, now)
+	findings = settle(findings)
+	for i := range findings {
+		c.count(&findings[i], now)
 	}
 	if e.Kind == KindSystem && (e.Event == SystemReloaded || e.Event == SystemStarted) {
 		c.closeAllowed(e.Event, now)
@@ -191,7 +192,7 @@ func (c *correlator) take(e *Event) {
 // count puts a finding into its group and wakes the sinks that it is news to.
 // The caller holds mu.
 func (c *correlator) count(f *finding, now time.Time) {
-	c.metrics.alerts.WithLabelValues(f.pool, f.alert, f.severity.String()).Inc()
+	c.metrics.found(f.pool, f.alert, f.severity).Inc()
 	g := c.groups.add(f, now)
 	if c.day != nil {
 		c.day.count(f, g.Count == 1)

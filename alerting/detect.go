@@ -14,6 +14,7 @@ import (
 // one goroutine at a time, keeps bounded state, and never keeps or changes the
 // event's slices. now is when the event was, as far as windows are concerned.
 type detector interface {
+	// What it returns is the caller's until the next call.
 	observe(e *Event, now time.Time) []finding
 	// expire forgets what is older than any window.
 	expire(now time.Time)
@@ -114,24 +115,26 @@ func ofClient(e *Event) clientOf { return clientOf{e.Pool, e.Subject().Key()} }
 // "" if it is about an address. It is found out once.
 func hostOf(e *Event) string {
 	if !e.about.known {
-		e.about.host, e.about.known = aboutHost(e), true
+		e.about.host, e.about.canonical = aboutHost(e)
+		e.about.known = true
 	}
 	return e.about.host
 }
 
-func aboutHost(e *Event) string {
-	name := e.Host
+// aboutHost finds hostOf out, and whether that is canonical.
+func aboutHost(e *Event) (name string, canonical bool) {
+	name = e.Host
 	if e.Kind == KindDNS && name == "" {
 		name = e.Name
 	}
 	if name == "" || isLiteral(name) {
-		return ""
+		return "", false
 	}
 	if host, err := allowlists.ParseHost(name); err == nil {
-		return host.String()
+		return host.String(), true
 	}
 	name, _ = cut(name, maxAlertText/2)
-	return name
+	return name, false
 }
 
 // isLiteral reports whether a host as a client wrote it is an IP address.

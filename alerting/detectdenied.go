@@ -8,11 +8,15 @@ import (
 )
 
 // deniedEgress raises denied-egress: a destination was refused. One group per
-// pool and host, questions and connections together. It keeps no state.
+// pool and host, questions and connections together. It remembers nothing.
 //
 // Quiet refusals, search-suffix echoes, reverse look-ups, and packets to
 // multicast and broadcast addresses raise nothing; they are counted by sallyport_dns_queries_total and sallyport_connections_total.
-type deniedEgress struct{}
+type deniedEgress struct {
+	// found is what observe returns, good until the next call: it finds something
+	// more often than all others, mostly alone.
+	found [1]finding
+}
 
 // deniedReasons are the reasons whose refusal is denied-egress (DESIGN section
 // 5), and whether an allow line would have helped.
@@ -30,7 +34,7 @@ var deniedReasons = map[allowlists.Reason]bool{
 	allowlists.NoPool:          false,
 }
 
-func (deniedEgress) observe(e *Event, _ time.Time) []finding {
+func (d *deniedEgress) observe(e *Event, _ time.Time) []finding {
 	_, denied := deniedReasons[e.Reason]
 	if !decides(e) || !e.Refused() || !denied || e.Quiet || e.Search || e.Reverse() {
 		return nil
@@ -41,10 +45,11 @@ func (deniedEgress) observe(e *Event, _ time.Time) []finding {
 	if isPacket(e) && staysOnLink(e.IP) {
 		return nil
 	}
-	f := found(e, AlertDeniedEgress, Medium)
+	d.found[0] = found(e, AlertDeniedEgress, Medium)
+	f := &d.found[0]
 	f.subject = destination(f.host, f.ip, 0) // never "", also where a message could not be read
 	f.words, f.event = deniedWords, e
-	return []finding{f}
+	return d.found[:]
 }
 
 // deniedWords says what was refused, and the line that would allow it.
@@ -59,7 +64,7 @@ func deniedWords(f *finding, e *Event) {
 	}
 }
 
-func (deniedEgress) expire(time.Time) {}
+func (*deniedEgress) expire(time.Time) {}
 
 // allowLine is the line of an allow list that would admit what e is about; ""
 // if no line would.

@@ -3,6 +3,7 @@ package alerting_test
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -71,5 +72,26 @@ func TestPastAnswersAreBounded(t *testing.T) {
 	past.Expire(noon.Add(50 * time.Hour))
 	if n := past.Size(); n != 0 {
 		t.Errorf("%d answers are remembered after two days", n)
+	}
+}
+
+// TestTheLatestRefusedNamesAreRemembered refuses names to a client, which then
+// claims one of them at an address, too late to be taken for the last by its time.
+func TestTheLatestRefusedNamesAreRemembered(t *testing.T) {
+	name := func(i int) string { return fmt.Sprintf("n%d.example", i) }
+	for _, refused := range []int{1, 2, 31, 32, 33, 64, 70} {
+		for claimed := range refused {
+			r := newCorrelator(t, alerting.CorrelatorSetup{})
+			for i := range refused {
+				r.Take(question(name(i)))
+			}
+			r.Take(connect(name(claimed), 443, transparent(name(claimed), "203.0.113.9"), after(5*time.Minute)))
+			joined := slices.ContainsFunc(r.Alerts(), func(a alerting.Alert) bool {
+				return a.Alert == alerting.AlertDeniedThenDirect && strings.HasPrefix(a.Summary, name(claimed)+" ")
+			})
+			if want := claimed >= refused-32; joined != want {
+				t.Errorf("of %d refused names, the claim of number %d joins its refusal: %v, want %v", refused, claimed, joined, want)
+			}
+		}
 	}
 }

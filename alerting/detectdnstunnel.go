@@ -19,6 +19,7 @@ import (
 type dnsTunnel struct {
 	meter  *dnsfilter.Meter
 	window time.Duration
+	asked  dnsfilter.Carried // of the event at hand
 	// listed reports whether a rule of the pool names a host exactly.
 	listed func(pool, name string, now time.Time) bool
 }
@@ -93,10 +94,11 @@ func (d *dnsTunnel) carried(e *Event, now time.Time) *dnsfilter.Carried {
 		name = strings.ToLower(strings.TrimSuffix(e.Name, "."))
 	}
 	repeats := e.Upstream != ""
-	return &dnsfilter.Carried{
+	d.asked = dnsfilter.Carried{
 		Pool: e.Pool, Client: e.Subject().Key(), Name: name, Type: typeNumber(e.Type), Repeats: repeats, Leaks: repeats || !e.Refused(),
 		Listed: !e.Refused() && d.listed(e.Pool, name, now), ID: e.ID, Missing: e.RCode == "NXDOMAIN", Answered: e.Payload + lengths(e.CNAMEs),
 	}
+	return &d.asked
 }
 
 // typeNumber is the number of a type that carries data or is common; else 0.

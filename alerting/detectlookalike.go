@@ -12,12 +12,28 @@ import (
 // of denied-egress.
 //
 // State: what the pools of the policy in force allow, each indexed when it is
-// first needed.
+// first needed, and what some hosts were found to be by that policy.
 type lookalike struct {
 	least      int // letters of the first label
 	policy     func() *allowlists.Policy
 	generation uint64
 	pools      map[string]*lookalikes // as many as the policy has; nil: to be made
+	seen       map[hostIn]likeness    // at most likeSeen; made and dropped with pools
+}
+
+// likeSeen bounds the hosts that a lookalike remembers, of 1 KiB at most
+// each. A job that asks for more makes it look again, and no worse.
+const likeSeen = 2048
+
+// hostIn is a refused host as one pool has it.
+type hostIn struct{ pool, host string }
+
+// A likeness is what a refused host is to its pool; ok if it might be taken for
+// something allowed.
+type likeness struct {
+	refused, allowed likeDomain
+	how              string
+	ok               bool
 }
 
 func newLookalike(config *correlatorConfig) *lookalike {
@@ -29,26 +45,37 @@ func (d *lookalike) observe(e *Event, _ time.Time) []finding {
 		return nil
 	}
 	host := hostOf(e)
-	refused, ok := registrable(host)
-	if !ok {
-		return nil
-	}
 	known := d.known(e.Pool)
 	if known == nil {
 		return nil
 	}
-	allowed, how, ok := known.of(refused, d.least)
-	if !ok {
+	like, again := d.seen[hostIn{e.Pool, host}]
+	if !again {
+		like = d.look(known, e.Pool, host)
+	}
+	if !like.ok {
 		return nil
 	}
 	f := found(e, AlertLookalike, Medium)
-	f.subject = refused.String()
+	f.subject = like.refused.String()
 	what := host
 	if what != f.subject {
 		what += " of " + f.subject
 	}
-	f.summary = fmt.Sprintf("%s asked for %s in %s, which allows %s, %s", f.client, what, poolName(f.pool), allowed, how)
+	f.summary = fmt.Sprintf("%s asked for %s in %s, which allows %s, %s", f.client, what, poolName(f.pool), like.allowed, like.how)
 	return []finding{f}
+}
+
+// look finds out what a host is to a pool, and remembers it.
+func (d *lookalike) look(known *lookalikes, pool, host string) (like likeness) {
+	if like.refused, like.ok = registrable(host); like.ok {
+		like.allowed, like.how, like.ok = known.of(like.refused, d.least)
+	}
+	if len(d.seen) >= likeSeen {
+		clear(d.seen)
+	}
+	d.seen[hostIn{pool, host}] = like
+	return like
 }
 
 // known is what a pool allows by the policy in force; nil if there is no pool.
@@ -62,6 +89,7 @@ func (d *lookalike) known(name string) *lookalikes {
 	}
 	if d.pools == nil || d.generation != policy.Generation() {
 		d.generation, d.pools = policy.Generation(), make(map[string]*lookalikes)
+		d.seen = make(map[hostIn]likeness)
 	}
 	if d.pools[name] == nil {
 		d.pools[name] = newLookalikes(policy.Pool(name))

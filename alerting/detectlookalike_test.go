@@ -143,6 +143,28 @@ func TestLookalikesGoByThePolicyInForce(t *testing.T) {
 	}
 }
 
+// TestALookalikeIsRememberedForItsPool asks for one again, for another pool and
+// after more names than are remembered.
+func TestALookalikeIsRememberedForItsPool(t *testing.T) {
+	c := newCorrelator(t, alerting.CorrelatorSetup{Policy: policyOf(t, []string{"github.com"}, nil)})
+	c.Take(question("githab.com"))
+	c.Take(question("githab.com", inPool("deploy")))
+	c.Take(question("githab.com"))
+	if got, want := summarise(c.Alerts()), "denied-egress:medium:1 lookalike:medium:2"; got != want {
+		t.Errorf("raises %q, want %q", got, want)
+	}
+	for i := range 3 * alerting.LikeSeen {
+		c.Take(question(fmt.Sprintf("n%d.unrelated.example", i), inPool("deploy"), client("10.20.0.9")))
+		if n := c.LikenessesSeen(); n > alerting.LikeSeen {
+			t.Fatalf("%d hosts are remembered", n)
+		}
+	}
+	c.Take(question("githab.com"))
+	if got := summarise(c.Alerts()); !strings.Contains(got, "lookalike:medium:3") {
+		t.Errorf("raises %q, no third look-alike", got)
+	}
+}
+
 // TestEditsAreThoseOfASlowComparison holds the index against a comparison with
 // every allowed domain.
 func TestEditsAreThoseOfASlowComparison(t *testing.T) {

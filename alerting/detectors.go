@@ -8,7 +8,7 @@ import "time"
 func (c *correlator) newDetectors() []detector {
 	config := &c.config
 	return []detector{
-		deniedEgress{},
+		&deniedEgress{},
 		&direct{window: c.window, names: c.refused},
 		&metadataAccess{c.window, c.refused},
 		newScan(config),

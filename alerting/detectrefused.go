@@ -17,8 +17,20 @@ const (
 // detectors that join a refusal with what follows. It belongs to the
 // correlator, which shows it each event after the detectors saw it.
 type refusedNames struct {
-	clients map[clientOf][]refusedName // oldest first
+	clients map[clientOf]*refusedClient
 	swept   time.Time
+}
+
+// A refusedClient is what one client was refused lately: a ring, of at least one
+// name.
+type refusedClient struct {
+	names []refusedName // at most refusedPerClient
+	next  int           // the oldest, once there are so many
+}
+
+// back is the n-th name from the latest, which is 0.
+func (c *refusedClient) back(n int) *refusedName {
+	return &c.names[(c.next-1-n+2*len(c.names))%len(c.names)]
 }
 
 // A refusedName is one refusal: what, when, and the id of its event.
@@ -28,7 +40,9 @@ type refusedName struct {
 	time time.Time
 }
 
-func newRefusedNames() *refusedNames { return &refusedNames{clients: make(map[clientOf][]refusedName)} }
+func newRefusedNames() *refusedNames {
+	return &refusedNames{clients: make(map[clientOf]*refusedClient)}
+}
 
 // nameRefusals are the reasons that refuse a name for what it is.
 var nameRefusals = map[allowlists.Reason]bool{
@@ -46,19 +60,26 @@ func (r *refusedNames) observe(e *Event, now time.Time) {
 	if e.Kind == KindConn && (e.IP.IsValid() || straight(e)) {
 		return
 	}
-	host, err := allowlists.ParseHost(hostOf(e))
-	if err != nil {
+	host := hostOf(e)
+	if !e.about.canonical {
 		return
 	}
 	client := ofClient(e)
-	names, known := r.clients[client]
-	if !known && len(r.clients) >= refusedClients {
-		r.makeRoom(now)
+	c := r.clients[client]
+	if c == nil {
+		if len(r.clients) >= refusedClients {
+			r.makeRoom(now)
+		}
+		c = &refusedClient{}
+		r.clients[client] = c
 	}
-	if len(names) >= refusedPerClient {
-		names = append(names[:0], names[1:]...)
+	name := refusedName{host, e.ID, e.Time}
+	if len(c.names) < refusedPerClient {
+		c.names = append(c.names, name)
+		return
 	}
-	r.clients[client] = append(names, refusedName{host.String(), e.ID, e.Time})
+	c.names[c.next] = name
+	c.next = (c.next + 1) % refusedPerClient
 }
 
 // makeRoom forgets what is old, at most once a second, else any client.
@@ -77,8 +98,8 @@ func (r *refusedNames) makeRoom(now time.Time) {
 // expire forgets clients whose last refusal is too old.
 func (r *refusedNames) expire(now time.Time) {
 	r.swept = now
-	for client, names := range r.clients {
-		if now.Sub(names[len(names)-1].time) > refusedMemory {
+	for client, c := range r.clients {
+		if now.Sub(c.back(0).time) > refusedMemory {
 			delete(r.clients, client)
 		}
 	}
@@ -86,18 +107,18 @@ func (r *refusedNames) expire(now time.Time) {
 
 // last is the client's latest refused name within a window before now.
 func (r *refusedNames) last(client clientOf, now time.Time, window time.Duration) (refusedName, bool) {
-	names := r.clients[client]
-	if len(names) == 0 {
+	c := r.clients[client]
+	if c == nil {
 		return refusedName{}, false
 	}
-	name := names[len(names)-1]
+	name := *c.back(0)
 	return name, now.Sub(name.time) <= window
 }
 
 // find is the latest refusal of one of the given names, as a client wrote them.
 func (r *refusedNames) find(client clientOf, now time.Time, claims ...string) (refusedName, bool) {
-	names := r.clients[client]
-	if len(names) == 0 {
+	c := r.clients[client]
+	if c == nil {
 		return refusedName{}, false
 	}
 	for _, claim := range claims {
@@ -105,9 +126,9 @@ func (r *refusedNames) find(client clientOf, now time.Time, claims ...string) (r
 		if err != nil {
 			continue
 		}
-		for i := len(names) - 1; i >= 0; i-- {
-			if names[i].host == host.String() && now.Sub(names[i].time) <= refusedMemory {
-				return names[i], true
+		for i := range c.names {
+			if name := c.back(i); name.host == host.String() && now.Sub(name.time) <= refusedMemory {
+				return *name, true
 			}
 		}
 	}

@@ -139,8 +139,8 @@ type Event struct {
 
 	// about is hostOf, for the one goroutine that the event was handed to.
 	about struct {
-		host  string
-		known bool
+		host             string
+		known, canonical bool
 	}
 }
 

@@ -55,7 +55,13 @@ type share struct {
 
 // groupKey names the group of a finding.
 func (f *finding) groupKey() string {
-	return strings.Join([]string{f.alert, f.pool, f.subject}, "/")
+	return string(f.appendGroupKey(nil))
+}
+
+func (f *finding) appendGroupKey(b []byte) []byte {
+	b = append(append(b, f.alert...), '/')
+	b = append(append(b, f.pool...), '/')
+	return append(b, f.subject...)
 }
 
 // newGroup opens a group with its first finding. Its id comes from the key and

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"encoding/binary"
 	"fmt"
-	"hash/fnv"
 	"slices"
 )
 
@@ -65,9 +64,7 @@ func (g *group) addDestinations(f *finding) {
 func (g *group) addDestination(name string) {
 	f := g.Fold
 	f.index()
-	h := fnv.New64a()
-	h.Write([]byte(name))
-	sum := h.Sum64()
+	sum := destinationHash(name)
 	if f.seen[sum] {
 		return
 	}
@@ -84,6 +81,15 @@ func (g *group) addDestination(name string) {
 		g.Destinations = append(g.Destinations, name)
 	}
 	g.describeFold()
+}
+
+// destinationHash is FNV-1a, as the store has it.
+func destinationHash(name string) uint64 {
+	sum := uint64(14695981039346656037)
+	for i := range len(name) {
+		sum = (sum ^ uint64(name[i])) * 1099511628211
+	}
+	return sum
 }
 
 // index makes the set from what the store has.
@@ -196,15 +202,20 @@ type foldOf struct {
 
 // key names the folded group. Info stays apart: rebinding is info where an
 // upstream filters, and must not fill the list of what is high.
-func (of foldOf) key() string {
-	who := "unknown"
+func (of foldOf) key() string { return string(of.appendKey(nil)) }
+
+func (of foldOf) appendKey(b []byte) []byte {
+	b = append(append(b, of.alert...), '/')
+	b = append(append(b, of.client.pool...), "/client "...)
 	if of.client.key.IsValid() {
-		who = of.client.key.String()
+		b = of.client.key.AppendTo(b)
+	} else {
+		b = append(b, "unknown"...)
 	}
 	if of.severity == Info {
-		who += " (info)"
+		b = append(b, " (info)"...)
 	}
-	return of.alert + "/" + of.client.pool + "/client " + who
+	return b
 }
 
 func (f *finding) foldOf() foldOf { return foldOf{f.alert, clientOf{f.pool, f.client}, f.severity} }

@@ -26,6 +26,7 @@ type groups struct {
 	// endings are the ends that sinks which renew are to be told of, by sink; at
 	// most endingsMost each. A sink that does not renew has no key.
 	endings map[string][]Alert
+	key     []byte // of find, used again
 	// What the store does not have yet. A key in dirty that is not open is gone.
 	dirty         map[string]bool
 	dirtyMessages map[string]bool
@@ -65,11 +66,12 @@ func (s *groups) add(f *finding, now time.Time) *group {
 
 // find gives the group that a finding belongs to.
 func (s *groups) find(f *finding, now time.Time) *group {
-	key := f.groupKey()
-	if g := s.open[key]; g != nil {
+	s.key = f.appendGroupKey(s.key[:0])
+	if g := s.open[string(s.key)]; g != nil {
 		return g
 	}
-	if g := s.open[f.foldOf().key()]; g != nil && f.severity < Critical {
+	s.key = f.foldOf().appendKey(s.key[:0])
+	if g := s.open[string(s.key)]; g != nil && f.severity < Critical {
 		return g
 	}
 	if g := s.open[spillKey(f.alert, f.pool)]; g != nil && f.severity < Critical {
@@ -84,7 +86,7 @@ func (s *groups) find(f *finding, now time.Time) *group {
 			return g
 		}
 	}
-	g := newGroup(key, f, now)
+	g := newGroup(f.groupKey(), f, now)
 	if gathers[f.alert] != "" {
 		g.Fold = &fold{room: &s.foldRoom, list: s.limits.foldListed}
 	}

@@ -173,7 +173,8 @@ func (m *Meter) measure(q *Carried, now time.Time, what int) (Tally, bool) {
 	defer s.mu.Unlock()
 	m.sweep(s, now)
 	hash := m.nameHash(q)
-	var found []*meterDomain
+	var both [2]*meterDomain
+	found := both[:0]
 	for _, name := range [2]string{own, shared} {
 		d := m.domain(s, by, name, q.Leaks)
 		if d == nil || len(found) == 1 && d == found[0] {
