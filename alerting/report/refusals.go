@@ -161,11 +161,18 @@ func (t *alertTable) list() ([]Alert, int) {
 }
 
 // warn notes at refusals which grave alert spoke of them, and takes away the
-// line that would allow them: nobody is to copy that without thinking.
+// line that would allow them, also from lesser alerts about the same: nobody is
+// to copy that without thinking.
 func (r *Report) warn() {
 	type about struct {
 		pool, host string
 		ip         netip.Addr
+	}
+	targetOf := func(a *Alert) about {
+		if a.Host != "" {
+			return about{pool: a.Pool, host: a.Host}
+		}
+		return about{pool: a.Pool, ip: a.IP}
 	}
 	byID, byTarget := make(map[string]string), make(map[about]string)
 	for i := range slices.Backward(r.Alerts) { // the gravest last, so that it stays
@@ -176,10 +183,8 @@ func (r *Report) warn() {
 		for _, id := range a.Evidence {
 			byID[id] = a.Alert
 		}
-		if a.Host != "" {
-			byTarget[about{pool: a.Pool, host: a.Host}] = a.Alert
-		} else if a.IP.IsValid() {
-			byTarget[about{pool: a.Pool, ip: a.IP}] = a.Alert
+		if to := targetOf(a); to != (about{pool: a.Pool}) {
+			byTarget[to] = a.Alert
 		}
 	}
 	lists := [][]Refusal{r.Refusals, r.WouldRefuse}
@@ -196,6 +201,13 @@ func (r *Report) warn() {
 			if f.Alert = cmp.Or(byID[f.ID], byTarget[about{f.Pool, f.Host, f.IP}]); f.Alert != "" {
 				f.AllowBy = ""
 			}
+		}
+	}
+	for i := range r.Alerts {
+		a := &r.Alerts[i]
+		spoken := func(id string) bool { return byID[id] != "" }
+		if byTarget[targetOf(a)] != "" || slices.ContainsFunc(a.Evidence, spoken) {
+			a.AllowBy = ""
 		}
 	}
 }
