@@ -119,8 +119,12 @@ func (g Grant) rule(pool *PoolSpec) (Rule, error) {
 }
 
 // WithGrants gives a policy that is this one with these grants, and without
-// those that it has. Grants of pools that it does not have are left out.
+// those that it has: itself where there are neither. Grants of pools that it does
+// not have are left out.
 func (p *Policy) WithGrants(grants []Grant) (*Policy, error) {
+	if len(grants) == 0 && !p.granted {
+		return p, nil
+	}
 	spec := PolicySpec{DefaultPool: p.fallback.Name()}
 	for _, pool := range p.pools {
 		ps := pool.spec
@@ -139,7 +143,11 @@ func (p *Policy) WithGrants(grants []Grant) (*Policy, error) {
 		ps.Allow = own
 		spec.Pools = append(spec.Pools, ps)
 	}
-	return NewPolicy(spec)
+	with, err := NewPolicy(spec)
+	if err == nil {
+		with.granted = len(grants) > 0
+	}
+	return with, err
 }
 
 // EncodeGrants writes grants for ReadGrants.

@@ -95,6 +95,9 @@ func TestAGrantIsARuleOfItsPoolAlone(t *testing.T) {
 	if id, ok := granted.Pool("build").Spec().Allow[0].GrantID(); ok {
 		t.Errorf("a rule of the configuration is the grant %q", id)
 	}
+	if same, err := policy.WithGrants(nil); err != nil || same != policy {
+		t.Error("where nothing is granted another policy is made")
+	}
 	if !granted.ExpiresBetween(now, now.Add(time.Hour)) || granted.Generation() == policy.Generation() {
 		t.Error("nothing that the grant allowed would be closed at its end")
 	}

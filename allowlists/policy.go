@@ -27,6 +27,7 @@ type Policy struct {
 	bits6      []int
 	fallback   *Pool
 	ends       []time.Time // when rules expire, soonest first
+	granted    bool        // some rules are grants
 }
 
 // generations counts the policies made by this process, from 1.
