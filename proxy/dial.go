@@ -16,8 +16,14 @@ import (
 // it: the Connection Attempt Delay of RFC 8305 section 5.
 const stagger = 250 * time.Millisecond
 
-// keepAlive finds peers that vanished without a word.
+// keepAlive finds peers that vanished without a word. Accepted connections have
+// it from the start; dialled ones once a relay over them is keepAliveAfter old, as
+// most never are, and whatever else waits on one has a deadline.
 var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 30 * time.Second, Interval: 15 * time.Second, Count: 4}
+
+// keepAliveAfter is how old a relay is before its upstream is asked whether it
+// is still there.
+const keepAliveAfter = 30 * time.Second
 
 // dialled is the outcome of dialling one candidate.
 type dialled struct {
@@ -157,8 +163,8 @@ func (t *trip) attempt(ctx context.Context, c candidate) (got dialled) {
 	}
 	defer place.release()
 	dialer := net.Dialer{
-		KeepAliveConfig: keepAlive,
-		FallbackDelay:   -1,
+		KeepAlive:     -1,
+		FallbackDelay: -1,
 		ControlContext: func(_ context.Context, _, address string, _ syscall.RawConn) error {
 			return t.control(c, address)
 		},

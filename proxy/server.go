@@ -150,6 +150,7 @@ func (s *Server) Listen() error {
 		if want.Shared {
 			config.Control = byDevice(want.Iface)
 		}
+		listenKeepingAlive(&config)
 		l, err := config.Listen(context.Background(), "tcp", want.Addr)
 		if err != nil {
 			s.Close()

@@ -38,6 +38,7 @@ type relay struct {
 	over  bool
 	watch *time.Timer
 	next  time.Time // of onProgress
+	alive time.Time // when the upstream is to be kept alive; zero once it is
 	// splicing is set while the client's bytes are spliced, under a read deadline.
 	splicing bool
 }
@@ -195,7 +196,7 @@ func (r *relay) begin() {
 	r.active.Store(now.UnixNano())
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.next = now.Add(r.every)
+	r.next, r.alive = now.Add(r.every), now.Add(keepAliveAfter)
 	r.watch = time.AfterFunc(r.wait(now), r.look)
 }
 
@@ -213,10 +214,13 @@ func (r *relay) wait(now time.Time) time.Duration {
 	if r.every > 0 && r.onProgress != nil {
 		wait = min(wait, r.next.Sub(now))
 	}
+	if !r.alive.IsZero() {
+		wait = min(wait, r.alive.Sub(now))
+	}
 	return max(wait, time.Millisecond)
 }
 
-// look is called when idle time or progress may be due.
+// look is called when idle time, progress or keepAliveAfter may be due.
 func (r *relay) look() {
 	if r.lookAround() {
 		d := allowlists.Decision{Verdict: allowlists.Allow, Reason: allowlists.TimedOut}
@@ -240,8 +244,29 @@ func (r *relay) lookAround() (idle bool) {
 		r.next = now.Add(r.every)
 		r.onProgress(r.sent.Load(), r.received.Load())
 	}
+	if !r.alive.IsZero() && !now.Before(r.alive) {
+		r.alive = time.Time{}
+		keepUpstreamAlive(r.upstream)
+	}
 	r.watch.Reset(r.wait(now))
 	return false
+}
+
+// keepUpstreamAlive sets keepAlive on a connection that was dialled.
+func keepUpstreamAlive(conn net.Conn) {
+	for {
+		switch c := conn.(type) {
+		case *switchedConn:
+			conn = c.Conn
+		case *upstreamConn:
+			conn = c.Conn
+		case *net.TCPConn:
+			_ = c.SetKeepAliveConfig(keepAlive) // one that is closed needs none
+			return
+		default:
+			return
+		}
+	}
 }
 
 var errIdle = errors.New("no byte moved for limits.idle_timeout")
