@@ -98,9 +98,12 @@ func plainWords(text string) error {
 
 var errGrantDenied = errors.New("a deny list beats every grant")
 
-// Ended reports whether the grant is over, also if the clock was set back to
-// before it was made.
-func (g Grant) Ended(now time.Time) bool { return !now.Before(g.Ends) || now.Before(g.Granted) }
+// Ended reports whether the grant is over, by the clock that ran since it was
+// made or by the time of day, which goes on while a machine sleeps; also if that
+// was set back to before it was made.
+func (g Grant) Ended(now time.Time) bool {
+	return !now.Before(g.Ends) || !now.Round(0).Before(g.Ends.Round(0)) || now.Before(g.Granted)
+}
 
 // rule is the grant as a rule of a pool.
 func (g Grant) rule(pool *PoolSpec) (Rule, error) {

@@ -199,6 +199,36 @@ func TestGrantOverARestart(t *testing.T) {
 	}
 }
 
+// TestGrantEndThatCannotBeKept: whoever ends a grant that a restart would bring
+// back is told that it goes on.
+func TestGrantEndThatCannotBeKept(t *testing.T) {
+	d := prepare(t, config{})
+	d.write(newZone(t).addr, grantPools)
+	d.run()
+	id := d.granted("echo.example", "1h")
+	if err := os.Rename(d.path("state"), d.path("away")); err != nil {
+		t.Fatal(err)
+	}
+	if r := d.allow("--end", id); r.code != 1 || !strings.Contains(r.stderr, "the grant goes on: keeping what is granted") {
+		t.Errorf("%+v", r)
+	}
+	if r := d.allow("--pool", "build", "other.example", "--reason", "please"); r.code != 1 || !strings.Contains(r.stderr, "keeping what is granted") {
+		t.Errorf("a grant that cannot be kept: %+v", r)
+	}
+	if r := d.allow("--list"); !strings.Contains(r.stdout, id) || strings.Contains(r.stdout, "other.example") {
+		t.Errorf("the list: %+v", r)
+	}
+	if err := os.RemoveAll(d.path("state")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(d.path("away"), d.path("state")); err != nil {
+		t.Fatal(err)
+	}
+	if r := d.allow("--end", id); r.code != 0 {
+		t.Errorf("once it can: %+v", r)
+	}
+}
+
 // TestGrantsAreAskedForByOperatorsOnly: not by a page in a browser, not without
 // the token, and not in any form.
 func TestGrantsAreAskedForByOperatorsOnly(t *testing.T) {

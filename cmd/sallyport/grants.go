@@ -55,10 +55,13 @@ func (d *daemon) recallGrants() error {
 	if err == nil {
 		g.live, g.over, err = allowlists.ReadGrants(text, d.policy.Load(), time.Now())
 	}
+	var policy *allowlists.Policy
 	if err == nil {
-		err = d.swapGrants()
+		policy, err = d.policy.Load().WithGrants(g.live)
 	}
-	if err != nil {
+	if err == nil {
+		d.serveGranted(policy)
+	} else {
 		g.live, g.over = nil, nil
 		g.lost = fmt.Sprintf("reading %s: %v", g.path, errors.Join(err, os.Rename(g.path, g.path+".damaged")))
 		d.log.Error().Str("error", g.lost).Msg("what was granted before does not hold; grant it again if it is still needed")
@@ -99,7 +102,11 @@ func (d *daemon) grant(pool, target, reason, by string, lasts time.Duration) (al
 	}
 	before := g.live
 	g.live = append(slices.Clone(before), granted)
-	if err := g.keep(); err != nil {
+	policy, err := d.policy.Load().WithGrants(g.live)
+	if err == nil {
+		err = g.keep()
+	}
+	if err != nil {
 		g.live = before
 		return allowlists.Grant{}, err
 	}
@@ -107,12 +114,14 @@ func (d *daemon) grant(pool, target, reason, by string, lasts time.Duration) (al
 		"id": granted.ID, "pool": granted.Pool, "host": granted.Host, "ends": granted.Ends.UTC().Format(time.RFC3339), "reason": granted.Reason, "by": granted.By,
 	})
 	d.log.Warn().Str("id", granted.ID).Str("pool", pool).Str("host", granted.Host).Str("by", by).Time("ends", granted.Ends).Msg("granted for a while")
-	return granted, d.swapGrants()
+	d.serveGranted(policy)
+	return granted, nil
 }
 
 // endGrants ends those grants for which over gives why. by is who ended them,
-// "" where nobody did. It reports how many.
-func (d *daemon) endGrants(over func(allowlists.Grant) (why string), by string) int {
+// "" where nobody did. It reports how many. Where somebody did and that cannot be
+// kept, so that a restart would bring them back, none ends, and the error says so.
+func (d *daemon) endGrants(over func(allowlists.Grant) (why string), by string) (int, error) {
 	g := &d.grants
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -127,12 +136,22 @@ func (d *daemon) endGrants(over func(allowlists.Grant) (why string), by string) 
 		}
 	}
 	if len(ended) == 0 {
-		return 0
+		return 0, nil
 	}
+	before := g.live
 	g.live = live
-	if err := errors.Join(d.swapGrants(), g.keep()); err != nil {
-		d.log.Error().Err(err).Msg("ending what was granted") // its end is a part of it, and holds
+	policy, err := d.policy.Load().WithGrants(live)
+	if err == nil {
+		err = g.keep()
 	}
+	switch {
+	case err != nil && (by != "" || policy == nil):
+		g.live = before
+		return 0, err
+	case err != nil: // time and the policy would end them after a restart, too
+		d.log.Error().Err(err).Msg("ending what was granted")
+	}
+	d.serveGranted(policy)
 	for _, one := range ended {
 		details := map[string]any{"id": one.ID, "pool": one.Pool, "host": one.Host, "why": reasons[one.ID]}
 		if by != "" {
@@ -140,29 +159,27 @@ func (d *daemon) endGrants(over func(allowlists.Grant) (why string), by string) 
 		}
 		d.alerts.System(alerting.SystemGrantEnded, details)
 	}
-	return len(ended)
+	return len(ended), nil
 }
 
 // expireGrants ends those whose time is over.
 func (d *daemon) expireGrants(now time.Time) {
-	d.endGrants(func(g allowlists.Grant) string {
+	_, err := d.endGrants(func(g allowlists.Grant) string {
 		if g.Ended(now) {
 			return grantTime
 		}
 		return ""
 	}, "")
+	if err != nil {
+		d.log.Error().Err(err).Msg("ending what was granted") // its rule has ended by itself
+	}
 }
 
-// swapGrants has the policy that serves made anew with what is live. mu is held.
-func (d *daemon) swapGrants() error {
-	policy, err := d.policy.Load().WithGrants(d.grants.live)
-	if err != nil {
-		return err
-	}
+// serveGranted makes a policy with other grants the one that serves. mu is held.
+func (d *daemon) serveGranted(policy *allowlists.Policy) {
 	d.policy.Store(policy)
 	d.metrics.policyLoaded(policy)
 	d.policyChanged()
-	return nil
 }
 
 // adopt makes a policy from the configuration the one that serves, with what is
@@ -175,7 +192,7 @@ func (d *daemon) adopt(policy *allowlists.Policy) (*allowlists.Policy, error) {
 	}
 	d.grants.mu.Unlock()
 	if err == nil {
-		d.endGrants(func(g allowlists.Grant) string {
+		_, err = d.endGrants(func(g allowlists.Grant) string {
 			if policy.Pool(g.Pool) == nil {
 				return grantPolicy
 			}

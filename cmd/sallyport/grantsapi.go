@@ -91,17 +91,20 @@ func (d *daemon) postGrant(w http.ResponseWriter, r *http.Request) {
 
 func (d *daemon) deleteGrant(w http.ResponseWriter, r *http.Request) {
 	id := r.PathValue("id")
-	ended := d.endGrants(func(g allowlists.Grant) string {
+	ended, err := d.endGrants(func(g allowlists.Grant) string {
 		if g.ID == id {
 			return grantRemoved
 		}
 		return ""
 	}, whoAsks(r, ""))
-	if ended == 0 {
+	switch {
+	case err != nil:
+		http.Error(w, "the grant goes on: "+err.Error(), http.StatusInternalServerError)
+	case ended == 0:
 		http.Error(w, "no grant has this id", http.StatusNotFound)
-		return
+	default:
+		w.WriteHeader(http.StatusNoContent)
 	}
-	w.WriteHeader(http.StatusNoContent)
 }
 
 func (d *daemon) grantAnswers() []grantAnswer {
