@@ -55,12 +55,8 @@ func (s *Server) take(conn *net.TCPConn, l Listener) {
 	s.sessions[sess] = struct{}{}
 	s.running.Add(1)
 	s.mu.Unlock()
-	s.crew.do(func() {
-		defer s.running.Done()
-		sess.serve()
-		s.gone(sess)
-		place.release()
-	})
+	sess.place = place
+	s.crew.do(sess.serve)
 }
 
 // turnAway answers a connection that there is no place for, with little effort.

@@ -3,7 +3,6 @@ package proxy
 import (
 	"context"
 	"errors"
-	"net"
 	"time"
 
 	"sallyport/allowlists"
@@ -14,29 +13,25 @@ const established = "HTTP/1.1 200 Connection established\r\n\r\n"
 
 // connect carries one CONNECT, whose head is unread. Bytes that came with the
 // head stay in the session's buffer and go to the target first.
-func (s *session) connect(h *head) {
+func (s *session) connect(h *head) (parked bool) {
 	t := s.newTrip(ViaConnect, h, h.target)
 	if err := t.judge(); err != nil {
 		t.refuse(err)
-		return
+		return false
 	}
 	_, _ = s.in.Discard(h.size) // it is in the buffer whole
 	if h.target.Port == 80 && !h.target.Addr.IsValid() && !t.mustBeTLS(t.by.Rule) {
 		s.connectHTTP(t)
-		return
+		return false
 	}
-	upstream, err := t.connectTo(s.ctx)
-	if err != nil {
+	var err error
+	if s.upstream, err = t.connectTo(s.ctx); err != nil {
 		t.refuse(err)
-		return
+		return false
 	}
 	t.peeks = t.mustBeTLS(t.by.Rule)
 	s.setOpen(t)
-	defer s.setOpen(nil)
-	defer upstream.Close()
-	if s.establish(t) {
-		s.tunnel(t, upstream)
-	}
+	return s.establish(t) && s.tunnel(t)
 }
 
 // connectHTTP carries a CONNECT to port 80, inside of which plain HTTP is
@@ -79,53 +74,75 @@ func (s *session) establish(t *trip) bool {
 	return true
 }
 
+// A tunnel is a relay for a trip, whose first bytes were judged where they matter.
+type tunnel struct {
+	t     *trip
+	r     *relay
+	first firstBytes
+}
+
 // tunnel judges the first bytes where they matter, and relays.
-func (s *session) tunnel(t *trip, upstream *net.TCPConn) {
-	r := s.newRelay(s.conn, upstream)
+func (s *session) tunnel(t *trip) (parked bool) {
+	r := s.newRelay(s.conn, s.upstream)
 	r.meter = t.openMeter()
 	r.meter.onChange(r.wakeSplice)
-	defer r.meter.onChange(nil)
 	sent, received := s.server.metrics.counters(t.subject.Pool)
 	r.onSent = func(n int) { sent.Add(float64(n)) }
 	r.onReceived = func(n int) { received.Add(float64(n)) }
 	r.onProgress = t.progress
-	first := &firstBytes{t: t, conn: s.conn, in: s.in, address: t.rec.Addr}
+	tn := &tunnel{t, r, firstBytes{t: t, conn: s.conn, in: s.in, address: t.rec.Addr}}
+	r.mayPark(s.server.lot, s.server.cfg.ParkAfter, func() {
+		s.server.crew.do(func() {
+			s.goOn(func() bool { return tn.relayed(r.resumed()) })
+		})
+	})
 	s.in = nil // a tunnel may live long; its buffer goes with the first bytes
-	var err error
+	first := &tn.first
 	switch {
 	case t.peeks:
+		var err error
 		if r.early, err = first.needTLS(s.ctx); err != nil {
-			break
+			return tn.relayed(false, err)
 		}
 		first.release()
-		err = r.run(s.ctx, nil)
+		return tn.relayed(r.run(s.ctx, nil))
 	case t.target.Addr.IsValid() && t.early == nil:
-		err = r.run(s.ctx, func() ([]byte, error) {
+		return tn.relayed(r.run(s.ctx, func() ([]byte, error) {
 			defer first.release()
 			return first.listen(s.ctx)
-		})
+		}))
 	default:
 		first.open()
 		r.early = append(t.early, first.rest()...)
 		first.release()
-		err = r.run(s.ctx, nil)
+		return tn.relayed(r.run(s.ctx, nil))
 	}
-	first.open()
+}
+
+// relayed ends a tunnel whose relay has ended with err, unless it is parked.
+func (tn *tunnel) relayed(parked bool, err error) bool {
+	if parked {
+		return true
+	}
+	t, r, s := tn.t, tn.r, tn.t.s
+	r.meter.onChange(nil)
+	tn.first.open()
 	t.closed(r.sent.Load(), r.received.Load(), err)
 	if err == nil {
-		return
+		return false
 	}
-	if first.tls && isDenied(err) && t.refusedByFirstBytes() {
+	if tn.first.tls && isDenied(err) && t.refusedByFirstBytes() {
 		s.alert()
 	}
 	switch {
 	case asDenial(err, nil).Decision.Reason == allowlists.TimedOut, errors.Is(err, errSaidNothing):
 	case isDenied(err), r.stopped.Load():
-		_ = upstream.SetLinger(0)
+		_ = s.upstream.SetLinger(0)
 		_ = s.conn.SetLinger(0)
 	default: // one side could not be written to, the other said all it had
 		s.lingers = true
 	}
+	return false
 }
 
 // refusedByFirstBytes reports whether the record says so, for the alert that

@@ -23,7 +23,7 @@ func TestRelayTimers(t *testing.T) {
 		r := &relay{crew: c, client: near, upstream: far, idle: 10 * time.Minute, every: time.Minute, onProgress: func(sent, _ int64) { progress = append(progress, sent) }}
 		began := time.Now()
 		done := make(chan error, 1)
-		go func() { done <- r.run(context.Background(), nil) }()
+		go func() { _, err := r.run(context.Background(), nil); done <- err }()
 		go func() { _, _ = io.Copy(io.Discard, target) }()
 		time.Sleep(5 * time.Minute)
 		_, _ = client.Write([]byte("abc"))
@@ -54,7 +54,7 @@ func TestRelayEndsWithItsContext(t *testing.T) {
 		why := refusal(allowlists.Decision{Reason: allowlists.PolicyChanged}, nil)
 		time.AfterFunc(time.Second, func() { cancel(why) })
 		r := &relay{crew: c, client: near, upstream: far, idle: time.Hour}
-		if err := r.run(ctx, nil); err != error(why) {
+		if _, err := r.run(ctx, nil); err != error(why) {
 			t.Errorf("ended with %v", err)
 		}
 		for _, conn := range []net.Conn{client, near, far, target} {
@@ -88,7 +88,7 @@ func TestRelayContainsPanics(t *testing.T) {
 						t.Errorf("%s: panic %v", side, p)
 					}
 				}()
-				if err := r.run(context.Background(), nil); !errors.Is(err, errPanic) {
+				if _, err := r.run(context.Background(), nil); !errors.Is(err, errPanic) {
 					t.Errorf("%s: ended with %v", side, err)
 				}
 			}()

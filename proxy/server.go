@@ -59,8 +59,11 @@ type Config struct {
 	Client func(netip.Addr) netip.Addr
 	// Machine gives allowlists.Subject.Machine for a client by the interface it
 	// came in by, zero if it knows none. It must not take long. nil knows none.
-	Machine    func(iface string, client netip.Addr) netip.Addr
-	Progress   time.Duration // between records of an open tunnel; 0 writes none
+	Machine  func(iface string, client netip.Addr) netip.Addr
+	Progress time.Duration // between records of an open tunnel; 0 writes none
+	// ParkAfter is how long nothing moves in a tunnel before it gives back its
+	// goroutines and their stacks, for the first time; 0 means 250 ms.
+	ParkAfter  time.Duration
 	Log        zerolog.Logger
 	Registerer prometheus.Registerer // nil counts nowhere
 }
@@ -76,6 +79,7 @@ type Server struct {
 	packets *packetFlows
 	crew    crew // of sessions, dials and tunnels
 	failed  failures
+	lot     *parkingLot // while Serve runs; nil where it cannot be had
 
 	refusing chan struct{} // one for each connection that is being told of a limit
 	draining atomic.Bool
@@ -104,6 +108,9 @@ func New(cfg Config) (*Server, error) {
 		return nil, errors.New("a limit of the proxy is not positive")
 	case l.HeaderTimeout <= 0, l.HelloTimeout <= 0, l.DialTimeout <= 0, l.IdleTimeout <= 0, l.DrainTimeout < 0:
 		return nil, errors.New("a time limit of the proxy is not positive")
+	}
+	if cfg.ParkAfter == 0 {
+		cfg.ParkAfter = parkAfter
 	}
 	if cfg.Observe == nil {
 		cfg.Observe = func(ConnRecord) {}
@@ -210,6 +217,13 @@ func (s *Server) Close() {
 // is done; at last it closes the rest and returns nil. Every goroutine has
 // ended by then.
 func (s *Server) Serve(ctx context.Context) error {
+	lot, err := newParkingLot()
+	if err != nil && !errors.Is(err, errors.ErrUnsupported) {
+		s.cfg.Log.Warn().Err(err).Msg("idle tunnels keep their goroutines")
+	}
+	s.mu.Lock()
+	s.lot = lot
+	s.mu.Unlock()
 	var loops sync.WaitGroup
 	accepting, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
@@ -272,6 +286,7 @@ func (s *Server) gone(sess *session) {
 // then closes their connections. No new ones come any more.
 func (s *Server) finish(late <-chan time.Time) {
 	defer s.crew.end()
+	defer s.lot.close()
 	done := make(chan struct{})
 	go func() { s.running.Wait(); close(done) }()
 	s.each((*session).drain)
@@ -331,6 +346,7 @@ func (s *Server) expire(ctx context.Context) {
 type Status struct {
 	Listeners []netip.AddrPort
 	Sessions  int  // client connections
+	Parked    int  // of those, tunnels in which nothing moves
 	Draining  bool // no new ones are taken
 }
 
@@ -339,5 +355,5 @@ func (s *Server) Status() Status {
 	addrs := s.Addrs()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return Status{Listeners: addrs, Sessions: len(s.sessions), Draining: s.draining.Load()}
+	return Status{Listeners: addrs, Sessions: len(s.sessions), Parked: s.lot.count(), Draining: s.draining.Load()}
 }

@@ -27,6 +27,7 @@ type session struct {
 	// machine is the client's, allowlists.Subject.Machine: that of the beginning,
 	// so that the session counts against one client as long as it lasts.
 	machine netip.Addr
+	place   *lease // among the connections
 	// original is where a redirected connection wanted to go; zero for any other.
 	// local is our side.
 	original, local netip.AddrPort
@@ -39,6 +40,9 @@ type session struct {
 	lingers bool  // the client may still be sending: read on for a moment before closing
 	known   knownAnswer
 	meter   *meter // of the latest trip that carried bytes, maybe nil
+	// upstream is the other side of the CONNECT or redirected connection that is
+	// open, maybe nil. It is closed with the session.
+	upstream *net.TCPConn
 	// ambiguous is set where the host of a redirected request is one of several
 	// that the book has.
 	ambiguous bool
@@ -82,24 +86,41 @@ func (s *session) subject(policy *allowlists.Policy) (allowlists.Subject, *allow
 	return sub, pool
 }
 
-// serve carries the connection and closes it. A panic ends here.
-func (s *session) serve() {
-	defer s.close()
+// serve carries the connection, and ends the session unless its tunnel was
+// parked: then it goes on with resume.
+func (s *session) serve() { s.goOn(s.begin) }
+
+// goOn does what is to be done now, and ends the session unless that left a
+// parked tunnel. A panic ends here.
+func (s *session) goOn(do func() (parked bool)) {
+	parked := false
+	defer func() {
+		if !parked { // else another goroutine may have it already
+			s.over()
+		}
+	}()
 	defer s.contain()
+	parked = do()
+}
+
+// over closes what is open and gives the session's place back.
+func (s *session) over() {
+	s.close()
+	s.server.gone(s)
+	s.place.release()
+	s.server.running.Done()
+}
+
+// begin carries the connection.
+func (s *session) begin() (parked bool) {
 	if s.by.Transparent {
-		s.redirected()
-		return
+		return s.redirected()
 	}
 	h := s.firstHead()
-	if h == nil {
-		return
-	}
-	if h.form != formAuthority {
+	if h != nil && h.form != formAuthority {
 		h = s.carry(allowlists.Target{}, h)
 	}
-	if h != nil {
-		s.connect(h)
-	}
+	return h != nil && s.connect(h)
 }
 
 // firstHead waits for the first head. It gives nil if none came, or one that

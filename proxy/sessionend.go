@@ -20,6 +20,10 @@ var errTakenBack = errors.New("the place was taken back for a pool or client wit
 // close closes the connection: with a reset if that is the answer, and not
 // before the client had time to read another.
 func (s *session) close() {
+	if s.upstream != nil {
+		_ = s.upstream.Close()
+		s.setOpen(nil)
+	}
 	var denial *allowlists.DeniedError
 	if errors.As(context.Cause(s.ctx), &denial) && !s.lingers {
 		_ = s.conn.SetLinger(0)

@@ -20,7 +20,7 @@ import (
 //	the name in the book, tls: off -> that name, nothing read
 //	port 443, tls: require ports   -> the name in the ClientHello
 //	anything else                  -> address-mismatch
-func (s *session) redirected() {
+func (s *session) redirected() (parked bool) {
 	t := s.newTrip(ViaTCP, nil, s.wanted())
 	switch literal := t.pool.DecideLiteral(s.original.Addr(), s.original.Port(), t.started); {
 	case !s.original.IsValid(): // straight to our port
@@ -28,12 +28,13 @@ func (s *session) redirected() {
 	case s.server.cfg.Probe(s.original):
 		_ = s.conn.SetLinger(0)
 	case literal.Reason == allowlists.Allowed && !t.isOwn(s.original.Addr()):
-		s.redirectedTo(t)
+		return s.redirectedTo(t)
 	case s.original.Port() == 80:
 		s.redirectedHTTP()
 	default:
-		s.redirectedTCP(t)
+		return s.redirectedTCP(t)
 	}
+	return false
 }
 
 // wanted is the original destination, as a target; our own address for a
@@ -47,43 +48,41 @@ func (s *session) wanted() allowlists.Target {
 }
 
 // redirectedTo judges a trip as it stands, dials and relays.
-func (s *session) redirectedTo(t *trip) {
+func (s *session) redirectedTo(t *trip) (parked bool) {
 	if err := errors.Join(t.judge(), t.judgeClaims()); err != nil {
 		t.refuse(err)
-		return
+		return false
 	}
-	upstream, err := t.connectTo(s.ctx)
-	if err != nil {
+	var err error
+	if s.upstream, err = t.connectTo(s.ctx); err != nil {
 		t.refuse(err)
-		return
+		return false
 	}
 	s.setOpen(t)
-	defer s.setOpen(nil)
-	defer upstream.Close()
 	if d := t.rejudge(); !d.Allowed() { // the policy has changed since
 		t.refuse(&allowlists.DeniedError{Decision: d})
-		return
+		return false
 	}
 	t.setup = time.Since(t.started)
-	s.tunnel(t, upstream)
+	return s.tunnel(t)
 }
 
 // redirectedTCP finds the name that a redirected connection stands for, by its
 // first bytes only where they must be TLS.
-func (s *session) redirectedTCP(t *trip) {
+func (s *session) redirectedTCP(t *trip) (parked bool) {
 	if err := t.judgeOriginal(); err != nil {
 		t.refuse(err)
-		return
+		return false
 	}
 	named, found := t.byBook()
 	switch {
 	case found && !named.tls:
 		t.rename(named)
-		s.redirectedTo(t)
+		return s.redirectedTo(t)
 	case found || t.pool.RequiresTLS(s.original.Port()):
-		s.redirectedTLS(t, named)
+		return s.redirectedTLS(t, named)
 	default:
-		s.redirectedTo(t) // as the address it is
+		return s.redirectedTo(t) // as the address it is
 	}
 }
 
@@ -149,7 +148,7 @@ func (t *trip) judgeClaims() error {
 
 // redirectedTLS reads the ClientHello and goes on by its name. named is what
 // the book says, which stands in where there is no name to see.
-func (s *session) redirectedTLS(t *trip, named givenName) {
+func (s *session) redirectedTLS(t *trip, named givenName) (parked bool) {
 	t.via = ViaTLS
 	h, raw, err := s.hello()
 	t.tls = looksLikeTLS(raw)
@@ -157,7 +156,7 @@ func (s *session) redirectedTLS(t *trip, named givenName) {
 	t.edit(func(rec *ConnRecord) { rec.Via = ViaTLS; h.describe(rec) })
 	if cause := context.Cause(s.ctx); cause != nil {
 		t.refuse(cause)
-		return
+		return false
 	}
 	host, bad := allowlists.ParseHost(h.sni)
 	switch {
@@ -167,19 +166,20 @@ func (s *session) redirectedTLS(t *trip, named givenName) {
 	case h.sni != "":
 		t.claims = &h
 		t.rename(givenName{host: host})
-		s.redirectedTo(t)
+		return s.redirectedTo(t)
 	case named.host.IsZero():
 		t.via = ViaTCP
 		t.edit(func(rec *ConnRecord) { rec.Via = ViaTCP })
-		s.redirectedTo(t) // as the address it is
+		return s.redirectedTo(t) // as the address it is
 	case err != nil:
 		t.rename(named)
 		s.silent(t, err)
 	default:
 		t.claims = &h
 		t.rename(named)
-		s.redirectedTo(t)
+		return s.redirectedTo(t)
 	}
+	return false
 }
 
 var errServerName = errors.New("the TLS server name is not one that every parser reads alike")

@@ -14,7 +14,8 @@ import (
 
 // A relay carries bytes both ways between two connections, each direction
 // until its end of stream, which it passes on alone (half-close). It has two
-// goroutines, that of run and one more. It closes neither connection.
+// goroutines, that of run and one more, and none while it is parked. It closes
+// neither connection.
 type relay struct {
 	client, upstream net.Conn
 	early            []byte        // goes upstream first
@@ -28,10 +29,14 @@ type relay struct {
 	onSent, onReceived func(int)
 	onProgress         func(sent, received int64)
 
+	parking parking // zero: it is never parked
+
 	ctx            context.Context // of run
+	release        func() bool     // of ctx
 	sent, received atomic.Int64
 	active         atomic.Int64 // when a byte last moved, Unix nanoseconds
 	stopped        atomic.Bool  // no read or write may wait any more
+	upward, back   way
 
 	mu    sync.Mutex // guards all below
 	cause error      // why it was stopped
@@ -48,82 +53,141 @@ func (s *session) newRelay(client, upstream net.Conn) *relay {
 	return &relay{client: client, upstream: upstream, crew: &s.server.crew, idle: s.server.cfg.Limits.IdleTimeout, every: s.server.cfg.Progress}
 }
 
+// A way is one direction of a relay.
+type way struct {
+	dst, src net.Conn
+	meter    *meter // of what goes this way; nil: none
+	total    *atomic.Int64
+	on       func(int)
+	state    atomic.Int32
+}
+
+// The states of a way.
+const (
+	wayMoves int32 = iota
+	wayWaits       // for bytes to carry
+	wayOver
+)
+
 // relayUpgrade carries what follows a 101 until both sides end, and closes
 // upstream.
 func (s *session) relayUpgrade(ctx context.Context, client, upstream net.Conn, sent, received func(int)) error {
 	defer upstream.Close()
 	r := s.newRelay(client, upstream)
 	r.onSent, r.onReceived = sent, received
-	return r.run(ctx, nil)
+	_, err := r.run(ctx, nil) // it is none that may park
+	return err
 }
 
 // run relays until both directions have ended, a connection breaks, no byte
 // moves for the idle time, or ctx ends. prelude, if not nil, gives the bytes
 // that go upstream first, while the other direction flows already; its error
 // ends the relay. The error is a timed-out, the cause of ctx, prelude's, or
-// that of the connection that broke.
-func (r *relay) run(ctx context.Context, prelude func() ([]byte, error)) error {
+// that of the connection that broke. A relay that may park may return parked:
+// it goes on by itself then, and is not to be touched.
+func (r *relay) run(ctx context.Context, prelude func() ([]byte, error)) (parked bool, err error) {
 	r.ctx = ctx
-	release := context.AfterFunc(ctx, func() { r.stop(context.Cause(ctx)) })
-	defer release()
+	r.upward.dst, r.upward.src, r.upward.meter, r.upward.total, r.upward.on = r.upstream, r.client, r.meter, &r.sent, r.onSent
+	r.back.dst, r.back.src, r.back.total, r.back.on = r.client, r.upstream, &r.received, r.onReceived
+	r.release = context.AfterFunc(ctx, func() { r.stop(context.Cause(ctx)) })
 	r.begin()
-	defer r.end()
-	var down sync.WaitGroup
-	down.Add(1)
-	r.crew.do(func() {
-		defer down.Done()
-		defer r.contain()
-		r.direction(r.client, r.upstream, nil, &r.received, r.onReceived)
-	})
-	defer down.Wait() // also when this side panics
-	func() {
-		defer r.stopOnPanic()
-		r.up(prelude)
+	return r.goOn(prelude)
+}
+
+// resumed is run, going on where a parked relay is woken.
+func (r *relay) resumed() (parked bool, err error) {
+	r.unpark()
+	return r.goOn(nil)
+}
+
+// goOn is run without its beginning.
+func (r *relay) goOn(prelude func() ([]byte, error)) (parked bool, err error) {
+	over := true // also if this panics
+	defer func() {
+		if over {
+			r.end()
+			r.release()
+		}
 	}()
-	down.Wait()
+	for !r.turn(prelude) {
+		if over = false; r.park() {
+			return true, nil
+		}
+		over, prelude = true, nil
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	// Whoever ends ctx may also wake the reads, whose time-outs then come first.
-	if cause := context.Cause(ctx); cause != nil && !isDenied(r.cause) {
-		return cause
+	if cause := context.Cause(r.ctx); cause != nil && !isDenied(r.cause) {
+		return false, cause
 	}
-	return r.cause
+	return false, r.cause
 }
 
-// up carries the client's bytes.
-func (r *relay) up(prelude func() ([]byte, error)) {
+// turn carries both ways until they are over, or agree that the relay is to be
+// parked.
+func (r *relay) turn(prelude func() ([]byte, error)) (over bool) {
+	var down sync.WaitGroup
+	if r.back.state.Load() != wayOver {
+		down.Add(1)
+		r.crew.do(func() {
+			defer down.Done()
+			defer r.contain()
+			if r.direction(&r.back) {
+				r.back.state.Store(wayOver)
+			}
+		})
+	}
+	defer down.Wait() // also when this side panics
+	if r.upward.state.Load() != wayOver {
+		func() {
+			defer r.stopOnPanic()
+			if r.up(prelude) {
+				r.upward.state.Store(wayOver)
+			}
+		}()
+	}
+	down.Wait()
+	return r.ways() == 0
+}
+
+// up carries the client's bytes, and reports false if the relay is to be parked.
+func (r *relay) up(prelude func() ([]byte, error)) (over bool) {
 	early := r.early
 	if prelude != nil {
 		var err error
 		if early, err = prelude(); err != nil {
 			r.stop(err)
-			return
+			return true
 		}
 	}
 	if len(early) > 0 {
-		err := r.write(r.upstream, early, r.meter, func(n int) { r.count(n, &r.sent, r.onSent) })
+		err := r.write(&r.upward, early)
 		switch {
 		case isDenied(err):
 			r.stop(err)
-			return
+			return true
 		case err != nil:
 			r.note(fmt.Errorf("writing to the upstream: %w", err))
-			return
+			return true
 		}
 	}
 	r.early = nil
-	r.direction(r.upstream, r.client, r.meter, &r.sent, r.onSent)
+	return r.direction(&r.upward)
 }
 
 // direction carries one way and passes its end on. A connection that breaks
 // while it is read stops both ways; one that cannot be written to may still
-// have something to say. A denial of the meter stops both ways, too.
-func (r *relay) direction(dst, src net.Conn, m *meter, total *atomic.Int64, on func(int)) {
-	err := r.carry(dst, src, m, func(n int) { r.count(n, total, on) })
+// have something to say. A denial of the meter stops both ways, too. It reports
+// false if the relay is to be parked.
+func (r *relay) direction(w *way) (over bool) {
+	err := r.carry(w)
 	var broken *readError
 	switch {
 	case err == nil:
-		closeWrite(dst)
+		closeWrite(w.dst)
+	case err == errParks:
+		return false
 	case errors.As(err, &broken):
 		r.stop(broken.err)
 	case isDenied(err):
@@ -131,6 +195,7 @@ func (r *relay) direction(dst, src net.Conn, m *meter, total *atomic.Int64, on f
 	default:
 		r.note(err)
 	}
+	return true
 }
 
 // readError is a failure of the side that is read.
@@ -139,14 +204,14 @@ type readError struct{ err error }
 func (e *readError) Error() string { return e.err.Error() }
 
 // count takes note of bytes that were written.
-func (r *relay) count(n int, total *atomic.Int64, on func(int)) {
+func (r *relay) count(w *way, n int) {
 	if n <= 0 {
 		return
 	}
-	total.Add(int64(n))
+	w.total.Add(int64(n))
 	r.active.Store(time.Now().UnixNano())
-	if on != nil {
-		on(n)
+	if w.on != nil {
+		w.on(n)
 	}
 }
 
@@ -173,11 +238,13 @@ func (r *relay) stop(cause error) {
 	r.stopped.Store(true)
 	_ = r.client.SetDeadline(past)
 	_ = r.upstream.SetDeadline(past)
+	r.stopParking()
 }
 
 // contain makes a panic of the second goroutine the end of the relay alone.
 func (r *relay) contain() {
 	if p := recover(); p != nil {
+		r.back.state.Store(wayOver)
 		r.stop(refusal(allowlists.Decision{}, fmt.Errorf("%w: %v", errPanic, p)))
 	}
 }
@@ -217,6 +284,9 @@ func (r *relay) wait(now time.Time) time.Duration {
 	if !r.alive.IsZero() {
 		wait = min(wait, r.alive.Sub(now))
 	}
+	if due := r.parkingDue(); !due.IsZero() {
+		wait = min(wait, due.Sub(now))
+	}
 	return max(wait, time.Millisecond)
 }
 
@@ -248,6 +318,7 @@ func (r *relay) lookAround() (idle bool) {
 		r.alive = time.Time{}
 		keepUpstreamAlive(r.upstream)
 	}
+	r.offerParking(now)
 	r.watch.Reset(r.wait(now))
 	return false
 }

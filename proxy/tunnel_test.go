@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
-	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -165,24 +164,6 @@ func TestThousandTunnels(t *testing.T) {
 	w.checkRecords()
 	if n := len(w.all()); n != 2000 {
 		t.Errorf("%d records for 1000 tunnels, want 2000", n)
-	}
-}
-
-// TestTunnelHasTwoGoroutines counts those of idle tunnels, of which the targets
-// have one each.
-func TestTunnelHasTwoGoroutines(t *testing.T) {
-	const tunnels = 50
-	tg := newTarget(t, nil)
-	w := newWorld(t, pool(rule("good.example:"+tg.port)))
-	before := runtime.NumGoroutine()
-	for range tunnels {
-		c := w.tunnel("good.example:" + tg.port)
-		_, _ = io.WriteString(c.TCPConn, "x")
-		_, _ = io.ReadFull(c, make([]byte, 1))
-	}
-	// A few of Serve's own may have begun after the first count.
-	if more := runtime.NumGoroutine() - before - tunnels; more > 2*tunnels+4 {
-		t.Errorf("%d goroutines for %d tunnels", more, tunnels)
 	}
 }
 

@@ -27,14 +27,14 @@ const (
 // copyBuffers are lent for the moment between a read and a write.
 var copyBuffers = sync.Pool{New: func() any { return new([copyBuffer]byte) }}
 
-// carry copies from src to dst until the end of src's stream, or as much as the
-// meter lets pass, and calls wrote after each write. An error of the reading
-// side is a *readError.
-func (r *relay) carry(dst, src net.Conn, m *meter, wrote func(int)) error {
-	in, ok := src.(*net.TCPConn)
-	out, both := dst.(*net.TCPConn)
+// carry copies one way until the end of its stream, or as much as the meter
+// lets pass, and counts what was written. An error of the reading side is a
+// *readError; errParks if the relay is to be parked.
+func (r *relay) carry(w *way) error {
+	in, ok := w.src.(*net.TCPConn)
+	out, both := w.dst.(*net.TCPConn)
 	if !ok {
-		return r.carryPlain(dst, src, m, wrote)
+		return r.carryPlain(w)
 	}
 	raw, err := in.SyscallConn()
 	if err != nil {
@@ -43,9 +43,9 @@ func (r *relay) carry(dst, src net.Conn, m *meter, wrote func(int)) error {
 	for {
 		// Small transfers go through a buffer that is only held while there is
 		// something to carry: an idle tunnel holds neither buffer nor pipe.
-		full, err := r.step(dst, raw, m, wrote)
+		full, err := r.step(w, raw)
 		if err == nil && full && both {
-			err = r.splice(out, in, m, wrote)
+			err = r.splice(w, out, in)
 		}
 		switch {
 		case errors.Is(err, io.EOF):
@@ -58,7 +58,7 @@ func (r *relay) carry(dst, src net.Conn, m *meter, wrote func(int)) error {
 
 // step moves what is readable, at most a buffer's worth. full is set if there
 // may well be more. The error is io.EOF at the end of the stream.
-func (r *relay) step(dst net.Conn, src syscall.RawConn, m *meter, wrote func(int)) (full bool, err error) {
+func (r *relay) step(w *way, src syscall.RawConn) (full bool, err error) {
 	var n int
 	var buf *[copyBuffer]byte
 	defer func() {
@@ -67,6 +67,7 @@ func (r *relay) step(dst net.Conn, src syscall.RawConn, m *meter, wrote func(int
 		}
 	}()
 	var readErr error
+	w.state.Store(wayWaits)
 	waitErr := src.Read(func(fd uintptr) bool {
 		buf = copyBuffers.Get().(*[copyBuffer]byte)
 		for {
@@ -82,6 +83,13 @@ func (r *relay) step(dst net.Conn, src syscall.RawConn, m *meter, wrote func(int
 		}
 		return true
 	})
+	w.state.Store(wayMoves)
+	switch {
+	case errors.Is(waitErr, os.ErrDeadlineExceeded):
+		return false, r.wokenEarly(waitErr)
+	case r.parking.offered.Load():
+		r.refuseParking()
+	}
 	switch {
 	case waitErr != nil:
 		return false, &readError{waitErr}
@@ -90,18 +98,18 @@ func (r *relay) step(dst net.Conn, src syscall.RawConn, m *meter, wrote func(int
 	case n == 0:
 		return false, io.EOF
 	}
-	return n == len(buf), r.write(dst, buf[:n], m, wrote)
+	return n == len(buf), r.write(w, buf[:n])
 }
 
-// write writes what the meter lets pass of data, and calls wrote.
-func (r *relay) write(dst net.Conn, data []byte, m *meter, wrote func(int)) error {
-	g, denied := m.take(r.ctx, int64(len(data)))
+// write writes what the meter lets pass of data, and counts it.
+func (r *relay) write(w *way, data []byte) error {
+	g, denied := w.meter.take(r.ctx, int64(len(data)))
 	if g.bytes == 0 && denied != nil {
 		return denied
 	}
-	n, err := dst.Write(data[:g.bytes])
-	m.settle(g, int64(n))
-	wrote(n)
+	n, err := w.dst.Write(data[:g.bytes])
+	w.meter.settle(g, int64(n))
+	r.count(w, n)
 	if err != nil {
 		return err
 	}
@@ -110,8 +118,9 @@ func (r *relay) write(dst net.Conn, data []byte, m *meter, wrote func(int)) erro
 
 // splice has the kernel move bytes, until none came for a while or the limit is
 // near. The error is io.EOF at the end of the stream.
-func (r *relay) splice(dst, src *net.TCPConn, m *meter, wrote func(int)) error {
+func (r *relay) splice(w *way, dst, src *net.TCPConn) error {
 	defer r.setReadDeadline(src, time.Time{})
+	m := w.meter
 	if m != nil {
 		r.setSplicing(true)
 		defer r.setSplicing(false)
@@ -130,7 +139,7 @@ func (r *relay) splice(dst, src *net.TCPConn, m *meter, wrote func(int)) error {
 		}
 		n, err := dst.ReadFrom(&io.LimitedReader{R: src, N: g.bytes})
 		m.settle(g, n)
-		wrote(int(n))
+		r.count(w, int(n))
 		switch {
 		case errors.Is(err, os.ErrDeadlineExceeded) && !r.stopped.Load():
 			return nil
@@ -179,13 +188,13 @@ func (r *relay) setReadDeadline(conn net.Conn, at time.Time) {
 }
 
 // carryPlain is carry for connections that are no sockets of their own.
-func (r *relay) carryPlain(dst, src net.Conn, m *meter, wrote func(int)) error {
+func (r *relay) carryPlain(w *way) error {
 	buf := copyBuffers.Get().(*[copyBuffer]byte)
 	defer copyBuffers.Put(buf)
 	for {
-		n, err := src.Read(buf[:])
+		n, err := w.src.Read(buf[:])
 		if n > 0 {
-			if writeErr := r.write(dst, buf[:n], m, wrote); writeErr != nil {
+			if writeErr := r.write(w, buf[:n]); writeErr != nil {
 				return writeErr
 			}
 		}

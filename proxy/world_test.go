@@ -103,7 +103,8 @@ func newWorld(t testing.TB, pool allowlists.PoolSpec, change ...func(*proxy.Conf
 			IdleTimeout: time.Minute, DrainTimeout: 5 * time.Second,
 		},
 		Policy: w.policy.Load, Resolver: w.resolver, Observe: w.note, Log: zerolog.Nop(), Registerer: w.registry,
-		Gate: func() allowlists.Reason { return allowlists.Reason(w.gate.Load()) },
+		ParkAfter: time.Millisecond, // so that every test of a tunnel is one of parking
+		Gate:      func() allowlists.Reason { return allowlists.Reason(w.gate.Load()) },
 	}
 	for _, c := range change {
 		c(&cfg)

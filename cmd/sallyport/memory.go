@@ -19,9 +19,9 @@ const (
 	gcRoomLimit = 8 * gcRoom // a container with less than this has no room
 	memoryRatio = 0.9        // of the container's limit, as GOMEMLIMIT
 
-	tidyLook  = 500 * time.Millisecond
-	tidyQuiet = 1 << 20 // bytes allocated between two looks of a quiet time
-	tidyWorth = 8 << 20 // bytes allocated since the last time that are worth it
+	tidyLook  = 250 * time.Millisecond
+	tidyQuiet = 512 << 10 // bytes allocated between two looks of a quiet time
+	tidyWorth = 8 << 20   // bytes allocated since the last time that are worth it
 )
 
 // followMemoryLimit makes the memory limit of the container (cgroup v1 or v2)

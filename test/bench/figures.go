@@ -50,7 +50,7 @@ var figures = []figure{
 		return requests(c, 32, w.length)
 	})},
 	{name: "idle", title: "idle tunnels", subjects: []string{"relay", "sallyport", "squid", "goproxy", "smokescreen"}, base: "relay", shown: each, fresh: true, run: withClient(func(w *world, c *client) Sample {
-		return idleTunnels(c, w.idle, w.length)
+		return idleTunnels(c, w.idle, max(w.length, time.Second))
 	})},
 	{name: "cached", group: "dns", title: "DNS questions answered from the cache", subjects: resolvers, base: "unbound-log", shown: rate, run: asked(quiz{next: inTurn(ruleNames(askedNames)), sockets: 4, flying: 16})},
 	{name: "refused-dns", group: "dns", title: "DNS questions refused", subjects: resolvers[1:], base: "unbound-log", shown: rate, run: asked(quiz{next: inTurn(blockedNames(askedNames)), refused: true, sockets: 4, flying: 16})},
@@ -62,7 +62,7 @@ var figures = []figure{
 	{name: "reload", title: "tunnels while many rules are reloaded, and while they are not", subjects: []string{"sallyport-many", "sallyport-steady"}, base: "sallyport-steady", shown: p999, run: reloadTunnels},
 	{name: "reload-dns", group: "reload", title: "cached DNS while many rules are reloaded, and while they are not", subjects: []string{"sallyport-many", "sallyport-steady"}, base: "sallyport-steady", shown: p999, run: reloadAnswers},
 	{name: "many-idle", title: "50,000 idle tunnels", subjects: []string{"sallyport"}, base: "sallyport", shown: each, fresh: true, long: true, run: withClient(func(w *world, c *client) Sample {
-		return idleTunnels(c, 50000, w.length)
+		return idleTunnels(c, 50000, max(w.length, time.Second))
 	})},
 }
 

@@ -18,7 +18,7 @@ func idleTunnels(c *client, n int, alone time.Duration) Sample {
 			return failed(err)
 		}
 	}
-	time.Sleep(3 * settle)
+	time.Sleep(alone) // as long as below, so that what the start took is given back before as after
 	memory, files := residentKiB(c.s.pid), openFiles(c.s.pid)
 	conns, failures := c.openMany(n)
 	time.Sleep(alone)
