@@ -33,17 +33,25 @@ func (p *peer) addrPort() netip.AddrPort {
 // The calls never wait, and so do not tell the scheduler that they might: else
 // it would lend the processor to another thread for each that takes more than
 // 20 µs, as all do that send many packets. It is used by one goroutine.
+//
+// Packets to one peer go through the kernel together, which cuts them apart at
+// the last moment (UDP_SEGMENT, udp(7)): most of what a packet costs it pays
+// once for all of them.
 type datagramIO struct {
 	conn    syscall.RawConn
 	headers [udpBatch]mmsghdr
 	vectors [udpBatch]unix.Iovec
+	// controls are control messages of those headers that send several packets.
+	controls [udpBatch][oobSize + segmentSpace]byte
+	segments bool                // the kernel knows UDP_SEGMENT
+	mine     [udpBatch]*datagram // of ofPeer
 	// What one call is to do and came to; receive and send have them, so that
 	// none needs a new function.
-	first, count int
-	done         int
-	errno        syscall.Errno
-	receive      func(fd uintptr) bool
-	send         func(fd uintptr) bool
+	todo    []mmsghdr
+	done    int
+	errno   syscall.Errno
+	receive func(fd uintptr) bool
+	send    func(fd uintptr) bool
 }
 
 // mmsghdr is struct mmsghdr of recvmmsg(2).
@@ -60,13 +68,16 @@ func newDatagramIO(udp *net.UDPConn) (*datagramIO, error) {
 	d := &datagramIO{conn: conn}
 	d.receive = func(fd uintptr) bool { return d.call(unix.SYS_RECVMMSG, fd) }
 	d.send = func(fd uintptr) bool { return d.call(unix.SYS_SENDMMSG, fd) }
-	return d, nil
+	return d, conn.Control(func(fd uintptr) {
+		_, err := unix.GetsockoptInt(int(fd), unix.SOL_UDP, unix.UDP_SEGMENT)
+		d.segments = err == nil // one that does not know it would send all of them as one packet
+	})
 }
 
 // call makes one system call; false says that the socket is not ready.
 func (d *datagramIO) call(number, fd uintptr) bool {
 	for {
-		n, _, errno := unix.RawSyscall6(number, fd, uintptr(unsafe.Pointer(&d.headers[d.first])), uintptr(d.count), unix.MSG_DONTWAIT, 0, 0)
+		n, _, errno := unix.RawSyscall6(number, fd, uintptr(unsafe.Pointer(&d.todo[0])), uintptr(len(d.todo)), unix.MSG_DONTWAIT, 0, 0)
 		if errno == unix.EINTR {
 			continue
 		}
@@ -79,11 +90,13 @@ func (d *datagramIO) call(number, fd uintptr) bool {
 
 // read waits for packets, and reads as many as there are into the first of batch.
 func (d *datagramIO) read(batch []datagram) (int, error) {
-	d.first, d.count = 0, min(len(batch), udpBatch)
-	for i := range d.count {
+	count := min(len(batch), udpBatch)
+	for i := range count {
 		batch[i].peer.n = uint32(len(batch[i].peer.raw))
-		d.point(i, &batch[i])
+		d.vectors[i] = vector(batch[i].bytes)
+		point(&d.headers[i], &batch[i], d.vectors[i:i+1], batch[i].control)
 	}
+	d.todo = d.headers[:count]
 	if err := d.conn.Read(d.receive); err != nil {
 		return 0, err
 	}
@@ -97,32 +110,29 @@ func (d *datagramIO) read(batch []datagram) (int, error) {
 	return d.done, nil
 }
 
-// write sends packets, and passes those by that cannot be sent.
+// write sends packets, and passes those by that cannot be sent. Those to one
+// peer may go in another order.
 func (d *datagramIO) write(batch []datagram) {
 	for len(batch) > 0 {
-		d.first, d.count = 0, min(len(batch), udpBatch)
-		for i := range d.count {
-			d.point(i, &batch[i])
+		n := min(len(batch), udpBatch)
+		if !d.flush(d.gather(batch[:n])) {
+			return // closed
 		}
-		batch = batch[d.count:]
-		for d.count > 0 {
-			if d.conn.Write(d.send) != nil {
-				return // closed
-			}
-			if d.errno != 0 {
-				d.done = 1 // the one that failed
-			}
-			d.first, d.count = d.first+d.done, d.count-d.done
-		}
+		batch = batch[n:]
 	}
 }
 
-// point makes a header point to the parts of a packet.
-func (d *datagramIO) point(i int, g *datagram) {
-	v, h := &d.vectors[i], &d.headers[i]
-	v.Base = unsafe.SliceData(g.bytes)
-	v.SetLen(len(g.bytes))
-	h.Msghdr = unix.Msghdr{Name: &g.peer.raw[0], Namelen: g.peer.n, Iov: v, Control: unsafe.SliceData(g.control)}
-	h.SetIovlen(1)
-	h.SetControllen(len(g.control))
+// vector points to bytes.
+func vector(b []byte) (v unix.Iovec) {
+	v.Base = unsafe.SliceData(b)
+	v.SetLen(len(b))
+	return v
+}
+
+// point makes a header point to where a packet comes from or goes to, to its
+// bytes, or those of several, and to control messages.
+func point(h *mmsghdr, g *datagram, vectors []unix.Iovec, control []byte) {
+	h.Msghdr = unix.Msghdr{Name: &g.peer.raw[0], Namelen: g.peer.n, Iov: &vectors[0], Control: unsafe.SliceData(control)}
+	h.SetIovlen(len(vectors))
+	h.SetControllen(len(control))
 }
