@@ -229,7 +229,7 @@ func (a *Alerting) put(e *Event) (batch *flush, ok bool) {
 		}
 		a.queue.push(e, end)
 	} else {
-		a.watches.show(e)
+		a.watches.show(e, a.watches.now())
 	}
 	a.order.Unlock()
 	encoders.Put(w)

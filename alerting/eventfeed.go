@@ -69,6 +69,7 @@ func (a *Alerting) feed(ctx context.Context) {
 // hand gives events to the reader, and returns the place of the last one that
 // has one.
 func (a *Alerting) hand(batch []queuedEvent, last Position, stop <-chan struct{}) Position {
+	now := a.watches.now()
 	for i, item := range batch {
 		if a.out(item.end, stop) {
 			item.event.Pos = a.log.sink.place(item.end)
@@ -77,7 +78,7 @@ func (a *Alerting) hand(batch []queuedEvent, last Position, stop <-chan struct{}
 			last = item.event.Pos
 		}
 		a.hits.count(item.event)
-		a.watches.show(item.event)
+		a.watches.show(item.event, now)
 		a.reader.take(item.event)
 		*item.event, batch[i] = Event{}, queuedEvent{}
 		events.Put(item.event)

@@ -191,17 +191,17 @@ func LineForTest(e *Event) []byte {
 	return slices.Clone(w.encode(e))
 }
 
-// OfferAnHourLater offers a watch so many events, at a time at which as many pass
-// as ever do at once.
-func OfferAnHourLater(w *Watch, n int) {
-	now := time.Now().Add(time.Hour)
-	w.mu.Lock()
-	w.others.last, w.refused.last = time.Time{}, time.Time{}
-	w.mu.Unlock()
+// OfferAt offers a watch so many events, all at one age of it.
+func OfferAt(w *Watch, age time.Duration, n int) {
 	for range n {
-		w.offer(&Event{Kind: KindDNS, ID: "x", Verdict: allowlists.Allow}, now)
+		w.offer(&Event{Kind: KindDNS, ID: "x", Verdict: allowlists.Allow}, w.began.Add(age))
 	}
 }
 
-// ShowForBench offers an event to all who watch.
-func ShowForBench(a *Alerting, e *Event) { a.watches.show(e) }
+// ShowForBench offers an event to all who watch, so many times together.
+func ShowForBench(a *Alerting, e *Event, times int) {
+	now := a.watches.now()
+	for range times {
+		a.watches.show(e, now)
+	}
+}

@@ -129,7 +129,7 @@ func (a *Alerting) replay(file *os.File, from Position, to int64, ofThisRun bool
 		}
 		if ofThisRun {
 			a.hits.missed(e)
-			a.watches.show(e)
+			a.watches.show(e, a.watches.now())
 		}
 		a.reader.take(e)
 	})

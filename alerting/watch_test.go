@@ -103,12 +103,32 @@ func TestAWatchThatNobodyReadsIsBounded(t *testing.T) {
 	hub := serving(t)
 	w, _ := hub.Watch(anyEvent)
 	defer w.Close()
-	for range 40 { // each lets a burst pass
-		alerting.OfferAnHourLater(w, 1000)
+	for i := range 40 { // each lets a burst pass
+		alerting.OfferAt(w, time.Duration(i)*time.Hour, 1000)
 	}
 	events, missed := next(t, w)
 	if len(events) > 128 || int64(len(events))+missed != 40*1000 {
 		t.Errorf("%d events wait, %d were not shown", len(events), missed)
+	}
+}
+
+// TestAWatchGoesOn: of more than it shows, a watch shows 40 at once and then one
+// each 50 ms, whether or not others come between, and whichever goroutine took its
+// time first.
+func TestAWatchGoesOn(t *testing.T) {
+	w, _ := serving(t).Watch(anyEvent)
+	defer w.Close()
+	for _, c := range []struct {
+		age         time.Duration
+		come, shown int
+	}{
+		{0, 100, 40}, {40 * time.Millisecond, 100, 0}, {60 * time.Millisecond, 100, 1}, {99 * time.Millisecond, 1, 0},
+		{160 * time.Millisecond, 100, 2}, {100 * time.Millisecond, 1, 0}, {161 * time.Millisecond, 1, 0}, {5 * time.Second, 3, 3}, {5 * time.Second, 100, 37},
+	} {
+		alerting.OfferAt(w, c.age, c.come)
+		if events, missed := next(t, w); len(events) != c.shown || missed != int64(c.come-c.shown) {
+			t.Errorf("%s: %d shown and %d not, want %d of %d", c.age, len(events), missed, c.shown, c.come)
+		}
 	}
 }
 
@@ -208,8 +228,9 @@ func TestRulesAreCounted(t *testing.T) {
 }
 
 // BenchmarkWatched is what an event costs those that feed pages: with none open,
-// one, and as many as may be.
+// one, and as many as may be. Events are fed by up to 64 together.
 func BenchmarkWatched(b *testing.B) {
+	const together = 64
 	for _, open := range []int{0, 1, 16} {
 		b.Run(fmt.Sprint(open), func(b *testing.B) {
 			a, err := alerting.New(alerting.Config{Events: allowlists.Log{Events: "stdout"}, Stdout: io.Discard})
@@ -223,8 +244,9 @@ func BenchmarkWatched(b *testing.B) {
 			e := alerting.Event{Kind: alerting.KindConn, Phase: alerting.PhaseOpen, ID: "a2b3c4d5e6f7", Verdict: allowlists.Allow}
 			b.ReportAllocs()
 			for b.Loop() {
-				alerting.ShowForBench(a, &e)
+				alerting.ShowForBench(a, &e, together)
 			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*together), "ns/event")
 		})
 	}
 }
