@@ -90,6 +90,9 @@ func stateTrouble(e *Event) ownTrouble {
 // grantTrouble is no trouble yet, but what somebody opened past the reviewed
 // policy is told to those who look after it.
 func grantTrouble(e *Event) ownTrouble {
+	if recalled, _ := e.Details["recalled"].(bool); recalled {
+		return ownTrouble{} // it was told of when it was granted
+	}
 	text := func(key string) string { t, _ := e.Details[key].(string); return t }
 	return ownTrouble{Medium, SystemGranted + " " + text("id"), fmt.Sprintf("pool %s may reach %s until %s, granted by %s: %s",
 		text("pool"), text("host"), text("ends"), text("by"), text("reason"))}

@@ -153,25 +153,52 @@ func (p *Policy) WithGrants(grants []Grant) (*Policy, error) {
 	return with, err
 }
 
-// EncodeGrants writes grants for ReadGrants.
-func EncodeGrants(grants []Grant) ([]byte, error) { return json.MarshalIndent(grants, "", "  ") }
+// keptGrants is what a restart finds.
+type keptGrants struct {
+	Seen   time.Time   `json:"seen"` // when it was written
+	Grants []keptGrant `json:"grants"`
+}
+
+type keptGrant struct {
+	Grant
+	// Left was left when this was written, by the clock that no one sets.
+	Left int64 `json:"left_ms"`
+}
+
+// EncodeGrants writes grants for ReadGrants, as they are now.
+func EncodeGrants(grants []Grant, now time.Time) ([]byte, error) {
+	kept := keptGrants{Seen: now.UTC(), Grants: []keptGrant{}}
+	for _, g := range grants {
+		kept.Grants = append(kept.Grants, keptGrant{g, g.Ends.Sub(now).Milliseconds()})
+	}
+	return json.MarshalIndent(kept, "", "  ")
+}
+
+// MaxGrantBytes is more than EncodeGrants writes of as many grants as there can be.
+const MaxGrantBytes = 1 << 20
 
 // ReadGrants reads what EncodeGrants wrote, and checks each as if it was asked
-// for when it was made. Those that the policy has no pool for, or denies by now,
-// are over too. After an error there are none.
+// for when it was made. None has more time left than it had then. Those that the
+// policy has no pool for, or denies by now, are over too. After an error there are
+// none.
 func ReadGrants(text []byte, policy *Policy, now time.Time) (live, over []Grant, err error) {
-	var all []Grant
-	if err := json.Unmarshal(text, &all); err != nil {
+	var kept keptGrants
+	if err := json.Unmarshal(text, &kept); err != nil {
 		return nil, nil, err
 	}
-	if len(all) > MaxGrants {
-		return nil, nil, fmt.Errorf("it has %d grants, and there can be %d", len(all), MaxGrants)
+	if len(kept.Grants) > MaxGrants {
+		return nil, nil, fmt.Errorf("it has %d grants, and there can be %d", len(kept.Grants), MaxGrants)
 	}
-	for _, g := range all {
-		if !IsID(g.ID) {
-			return nil, nil, fmt.Errorf("%q is no id", g.ID)
+	since := max(0, now.Sub(kept.Seen)) // a clock that was set back tells nothing
+	known := make(map[string]bool)
+	for _, one := range kept.Grants {
+		g := one.Grant
+		if !IsID(g.ID) || known[g.ID] {
+			return nil, nil, fmt.Errorf("%q is no id, or stands there twice", g.ID)
 		}
-		if g.Ended(now) || policy.Pool(g.Pool) == nil {
+		known[g.ID] = true
+		left := min(g.Ends.Sub(now), time.Duration(one.Left)*time.Millisecond-since)
+		if left <= 0 || g.Ended(now) || policy.Pool(g.Pool) == nil {
 			over = append(over, g)
 			continue
 		}
@@ -182,7 +209,7 @@ func ReadGrants(text []byte, policy *Policy, now time.Time) (live, over []Grant,
 		case err != nil:
 			return nil, nil, err
 		default:
-			checked.ID = g.ID
+			checked.ID, checked.Ends = g.ID, now.Add(left)
 			live = append(live, checked)
 		}
 	}

@@ -125,12 +125,12 @@ func TestKeptGrants(t *testing.T) {
 	t.Parallel()
 	policy, now := grantPolicy(t), time.Now().UTC().Truncate(time.Microsecond)
 	one := grant(t, policy, "build", "mirror.example", now, time.Hour)
-	text, err := allowlists.EncodeGrants([]allowlists.Grant{one, grant(t, policy, "other", "b.example", now, time.Minute)})
+	text, err := allowlists.EncodeGrants([]allowlists.Grant{one, grant(t, policy, "other", "b.example", now, time.Minute)}, now)
 	if err != nil {
 		t.Fatal(err)
 	}
 	live, over, err := allowlists.ReadGrants(text, policy, now.Add(30*time.Minute))
-	if err != nil || len(live) != 1 || live[0] != one || len(over) != 1 || over[0].Host != "b.example:443" {
+	if err != nil || len(live) != 1 || !live[0].Ends.Equal(one.Ends) || live[0].ID != one.ID || live[0].By != one.By || len(over) != 1 || over[0].Host != "b.example:443" {
 		t.Errorf("live %v, over %v, %v", live, over, err)
 	}
 	without := mustLoad(t, "pools: {other: {allow: [a.example], deny: [b.example]}}\n").Policy
@@ -143,6 +143,7 @@ func TestKeptGrants(t *testing.T) {
 		"a longer time":     {one.Ends.Format(time.RFC3339Nano), now.Add(30 * time.Hour).Format(time.RFC3339Nano)},
 		"another host":      {"mirror.example:443", "*.example:443"},
 		"another character": {"because", "because\\u001b"},
+		"an id twice":       {`"grants": [`, `"grants": [` + strings.Repeat(`{"id": "`+allowlists.NewID()[:11]+`a", "pool": "build"},`, 2)},
 	} {
 		if !strings.Contains(string(text), change[0]) {
 			t.Fatalf("%s: the file has no %s", rule, change[0])
@@ -155,12 +156,56 @@ func TestKeptGrants(t *testing.T) {
 	for i := range many {
 		many[i] = grant(t, policy, "build", fmt.Sprintf("h%d.example", i), now, time.Hour)
 	}
-	if text, err = allowlists.EncodeGrants(many); err != nil {
+	if text, err = allowlists.EncodeGrants(many, now); err != nil {
 		t.Fatal(err)
 	}
 	if live, _, err := allowlists.ReadGrants(text, policy, now); err == nil {
 		t.Errorf("%d grants", len(live))
 	}
+}
+
+// TestARestartMakesNoGrantLonger, whatever the clock says before and after it.
+func TestARestartMakesNoGrantLonger(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		policy := grantPolicy(t)
+		g := grant(t, policy, "build", "mirror.example", time.Now(), time.Hour)
+		time.Sleep(20 * time.Minute)
+		text, err := allowlists.EncodeGrants([]allowlists.Grant{g}, time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * time.Minute)
+		for says, c := range map[string]struct {
+			now  time.Time
+			left time.Duration // 0: it is over
+		}{
+			"the clock goes right":                          {time.Now(), 30 * time.Minute},
+			"it went back to before the file was written":   {time.Now().Add(-25 * time.Minute), 40 * time.Minute},
+			"it went back to before the grant was made":     {time.Now().Add(-time.Hour), 0},
+			"it went ahead":                                 {time.Now().Add(20 * time.Minute), 10 * time.Minute},
+			"it went ahead to the end":                      {time.Now().Add(30 * time.Minute), 0},
+			"the file was written by a clock that was back": {time.Now().Add(-10*time.Minute - time.Second), 40 * time.Minute},
+		} {
+			live, over, err := allowlists.ReadGrants(text, policy, c.now)
+			switch {
+			case err != nil:
+				t.Errorf("%s: %v", says, err)
+			case c.left == 0:
+				if len(over) != 1 || len(live) != 0 {
+					t.Errorf("%s: live %v, over %v", says, live, over)
+				}
+			case len(live) != 1 || live[0].Ends.Sub(c.now) != c.left:
+				t.Errorf("%s: live %v", says, live)
+			}
+		}
+		// A clock that was set back while the daemon ran: by it the end is far away.
+		end := g.Ends.Format(time.RFC3339Nano)
+		later := strings.Replace(string(text), end, g.Ends.Add(3*time.Hour).Format(time.RFC3339Nano), 1)
+		live, _, err := allowlists.ReadGrants([]byte(later), policy, time.Now())
+		if err != nil || later == string(text) || len(live) != 1 || live[0].Ends.Sub(time.Now()) != 30*time.Minute {
+			t.Errorf("set back under the daemon: live %v, %v", live, err)
+		}
+	})
 }
 
 func grant(t *testing.T, policy *allowlists.Policy, pool, target string, now time.Time, lasts time.Duration) allowlists.Grant {

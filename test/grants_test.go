@@ -4,13 +4,16 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -98,6 +101,13 @@ func TestGrant(t *testing.T) {
 		t.Errorf("the status: %s", status)
 	}
 
+	if r := commandIn(t, d.dir, d.env, binary, "explain", "-c", "sallyport.yaml", "--pool", "build", target); r.code != 0 || !strings.Contains(r.stdout, "grant:"+id) {
+		t.Errorf("explain: %+v", r)
+	}
+	if r := commandIn(t, d.dir, d.env, binary, "explain", "-c", "sallyport.yaml", "--pool", "build", "echo.example:22"); r.code != 3 {
+		t.Errorf("explain of another port: %+v", r)
+	}
+
 	d.write(z.addr, strings.Replace(grantPools, "registry.corp.example", "another.corp.example", 1))
 	d.wait("a reload", func(e event) bool { return e.text("event") == "reloaded" })
 	if err := roundTrip(tunnel, "still"); err != nil {
@@ -173,6 +183,10 @@ func TestGrantOverARestart(t *testing.T) {
 		t.Errorf("after a kill: %s", after.status)
 	}
 	after.conn.Close()
+	d.wait("the one that holds from before", func(e event) bool {
+		text := fmt.Sprint(e["details"])
+		return e.text("event") == "granted" && strings.Contains(text, "recalled:true") && strings.Contains(text, "id:"+id) && strings.Contains(text, "by:alice (")
+	})
 	d.wait("the end of the other", func(e event) bool {
 		return e.text("event") == "grant-ended" && strings.Contains(fmt.Sprint(e["details"]), "id:"+short)
 	})
@@ -184,18 +198,33 @@ func TestGrantOverARestart(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(file, bytes.Replace(text, []byte("echo.example"), []byte("*.example"), 1), 0o600); err != nil {
-		t.Fatal(err)
+	for says, damage := range map[string]func() error{
+		"a wildcard": func() error {
+			return os.WriteFile(file, bytes.Replace(text, []byte("echo.example"), []byte("*.example"), 1), 0o600)
+		},
+		"a pipe":   func() error { return syscall.Mkfifo(file, 0o600) },
+		"a link":   func() error { return os.Symlink(d.path("kept"), file) },
+		"a folder": func() error { return os.Mkdir(file, 0o700) },
+		"two MiB":  func() error { return os.WriteFile(file, append(bytes.Repeat([]byte(" "), 2<<20), text...), 0o600) },
+	} {
+		if err := errors.Join(os.WriteFile(d.path("kept"), text, 0o600), os.RemoveAll(file), damage()); err != nil {
+			t.Fatal(err)
+		}
+		d.run()
+		if got := d.reason("echo.example:" + o.port); got != "not-in-allowlist" {
+			t.Errorf("%s: %q", says, got)
+		}
+		d.wait("what became of it", func(e event) bool {
+			return e.text("event") == "grant-ended" && strings.Contains(fmt.Sprint(e["details"]), "why:state")
+		})
+		d.stop()
+		_ = os.Remove(d.path("events.jsonl"))
+		if _, err := os.Lstat(file); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s: it is still there: %v", says, err)
+		}
 	}
-	d.run()
-	if got := d.reason("echo.example:" + o.port); got != "not-in-allowlist" {
-		t.Errorf("a damaged file: %q", got)
-	}
-	d.wait("what became of it", func(e event) bool {
-		return e.text("event") == "grant-ended" && strings.Contains(fmt.Sprint(e["details"]), "why:state")
-	})
-	if left, _ := filepath.Glob(file + "*"); len(left) != 1 || left[0] != file+".damaged" {
-		t.Errorf("left is %v", left)
+	if left, _ := filepath.Glob(file + ".damaged-*"); len(left) != 3 {
+		t.Errorf("kept for who looks at it are %v, want the last three", left)
 	}
 }
 
@@ -209,10 +238,10 @@ func TestGrantEndThatCannotBeKept(t *testing.T) {
 	if err := os.Rename(d.path("state"), d.path("away")); err != nil {
 		t.Fatal(err)
 	}
-	if r := d.allow("--end", id); r.code != 1 || !strings.Contains(r.stderr, "the grant goes on: keeping what is granted") {
+	if r := d.allow("--end", id); r.code != 1 || !strings.Contains(r.stderr, "the grant goes on, as alerts.state_dir does not take its end") {
 		t.Errorf("%+v", r)
 	}
-	if r := d.allow("--pool", "build", "other.example", "--reason", "please"); r.code != 1 || !strings.Contains(r.stderr, "keeping what is granted") {
+	if r := d.allow("--pool", "build", "other.example", "--reason", "please"); r.code != 1 || !strings.Contains(r.stderr, "nothing was granted, as alerts.state_dir does not take it") {
 		t.Errorf("a grant that cannot be kept: %+v", r)
 	}
 	if r := d.allow("--list"); !strings.Contains(r.stdout, id) || strings.Contains(r.stdout, "other.example") {
@@ -272,6 +301,7 @@ func TestGrantsAreAskedForByOperatorsOnly(t *testing.T) {
 		"from a browser":             {wish, []string{"Sec-Fetch-Site", "same-origin"}, 403},
 		"as a form":                  {wish, []string{"Content-Type", "text/plain"}, 415},
 		"in no JSON":                 {"pool=build", nil, 400},
+		"with something behind it":   {wish + `{"pool": "build"}`, nil, 400},
 		"with a key too many":        {`{"pool": "build", "mode": "audit"}`, nil, 400},
 		"with too much":              {`{"reason": "` + strings.Repeat("a", 20<<10) + `"}`, nil, 400},
 		"for a wildcard":             {strings.Replace(wish, "mirror", "*", 1), nil, 400},

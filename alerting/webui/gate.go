@@ -7,9 +7,9 @@ import (
 	"encoding/hex"
 	"html/template"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -25,21 +25,7 @@ type Gate struct {
 	templates map[string]*template.Template
 	sessions  sessions
 	links     links
-
-	mu       sync.Mutex // guards attempts
-	attempts tries
-}
-
-// The bounds of guessing: so many attempts at once, then one each attemptEvery.
-const (
-	attemptsAtOnce = 10
-	attemptEvery   = 3 * time.Second
-)
-
-// tries are the attempts that are left.
-type tries struct {
-	left float64
-	last time.Time
+	guesses   guesses
 }
 
 // GateConfig is what a gate needs to know.
@@ -59,7 +45,7 @@ func NewGate(config GateConfig) (*Gate, error) {
 	if err != nil {
 		return nil, err
 	}
-	g := &Gate{log: config.Log, cookie: "sallyport-" + name[:8], templates: templates, attempts: tries{left: attemptsAtOnce, last: time.Now()}}
+	g := &Gate{log: config.Log, cookie: "sallyport-" + name[:8], templates: templates}
 	g.sessions.open, g.links.open = make(map[digest]*session), make(map[digest]time.Time)
 	if config.Token != "" {
 		sum := sha256.Sum256([]byte(config.Token))
@@ -84,7 +70,7 @@ func (g *Gate) Guard(pages, rest http.Handler) http.Handler {
 	mux.HandleFunc("POST /sign-out", g.signOut)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		switch {
-		case !g.hasToken(r):
+		case !g.hasToken(w, r):
 			unauthorized(w)
 		case rest == nil:
 			http.NotFound(w, r)
@@ -95,22 +81,43 @@ func (g *Gate) Guard(pages, rest http.Handler) http.Handler {
 	return Protected(http.NewCrossOriginProtection().Handler(mux))
 }
 
-// unauthorized asks for the token.
+// unauthorized asks for the token, or for patience where isToken said so.
 func unauthorized(w http.ResponseWriter) {
+	if w.Header().Get("Retry-After") != "" {
+		http.Error(w, tooManyGuesses, http.StatusTooManyRequests)
+		return
+	}
 	w.Header().Set("WWW-Authenticate", "Bearer")
 	http.Error(w, "the control API wants the token of admin.token_file", http.StatusUnauthorized)
 }
 
-// hasToken reports whether a request shows "Authorization: Bearer TOKEN",
-// compared in constant time.
-func (g *Gate) hasToken(r *http.Request) bool {
+const tooManyGuesses = "There were too many wrong tokens from your address. Try again in half a minute."
+
+// hasToken reports whether a request shows "Authorization: Bearer TOKEN".
+func (g *Gate) hasToken(w http.ResponseWriter, r *http.Request) bool {
 	shown, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-	return ok && g.isToken(shown)
+	return ok && g.isToken(w, r, shown)
 }
 
-func (g *Gate) isToken(text string) bool {
-	sum := sha256.Sum256([]byte(text))
-	return g.token != nil && subtle.ConstantTimeCompare(sum[:], g.token[:]) == 1
+// isToken compares what a request shows in constant time, and counts what is
+// wrong. Of a client that guessed too often it takes nothing: then it sets
+// Retry-After.
+func (g *Gate) isToken(w http.ResponseWriter, r *http.Request, shown string) bool {
+	if g.token == nil {
+		return false
+	}
+	now := time.Now()
+	if g.guesses.tooMany(r.RemoteAddr, now) {
+		w.Header().Set("Retry-After", "30")
+		return false
+	}
+	sum := sha256.Sum256([]byte(shown))
+	if subtle.ConstantTimeCompare(sum[:], g.token[:]) == 1 {
+		return true
+	}
+	g.guesses.count(r.RemoteAddr, now)
+	g.log.Warn().Str("client", r.RemoteAddr).Msg("a wrong token was shown to the control listener")
+	return false
 }
 
 // sessionKey is the key of the session in a request's context.
@@ -123,7 +130,7 @@ func hasSession(ctx context.Context) bool { return ctx.Value(sessionKey{}) != ni
 // who can read a page are asked to sign in.
 func (g *Gate) admit(pages http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if g.hasToken(r) {
+		if g.hasToken(w, r) {
 			pages.ServeHTTP(w, r)
 			return
 		}
@@ -134,7 +141,7 @@ func (g *Gate) admit(pages http.Handler) http.Handler {
 			pages.ServeHTTP(w, r.WithContext(ctx))
 			return
 		}
-		if r.URL.Path == "/live" || !strings.Contains(r.Header.Get("Accept"), "text/html") {
+		if w.Header().Get("Retry-After") != "" || r.URL.Path == "/live" || !strings.Contains(r.Header.Get("Accept"), "text/html") {
 			unauthorized(w)
 			return
 		}
@@ -151,20 +158,6 @@ func (g *Gate) session(r *http.Request) *session {
 	return g.sessions.get(cookie.Value)
 }
 
-// may takes one attempt, or reports that there are too many.
-func (g *Gate) may(now time.Time) bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	t := &g.attempts
-	t.left = min(attemptsAtOnce, t.left+now.Sub(t.last).Seconds()/attemptEvery.Seconds())
-	t.last = now
-	if t.left < 1 {
-		return false
-	}
-	t.left--
-	return true
-}
-
 // maxForm bounds the body of a form, in bytes.
 const maxForm = 16 << 10
 
@@ -174,14 +167,12 @@ func (g *Gate) signIn(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case g.token == nil:
 		g.signInForm(w, r, http.StatusForbidden, "")
-	case !g.may(time.Now()):
-		w.Header().Set("Retry-After", "30")
-		g.signInForm(w, r, http.StatusTooManyRequests, "There were too many attempts. Try again in half a minute.")
-	case !g.isToken(strings.TrimSpace(r.PostFormValue("token"))):
-		g.log.Warn().Str("client", r.RemoteAddr).Msg("a sign-in at the page failed")
-		g.signInForm(w, r, http.StatusUnauthorized, "That is not the token of admin.token_file.")
-	default:
+	case g.isToken(w, r, strings.TrimSpace(r.PostFormValue("token"))):
 		g.begin(w, r, nextPath(r.PostFormValue("next")))
+	case w.Header().Get("Retry-After") != "":
+		g.signInForm(w, r, http.StatusTooManyRequests, tooManyGuesses)
+	default:
+		g.signInForm(w, r, http.StatusUnauthorized, "That is not the token of admin.token_file.")
 	}
 }
 
@@ -204,9 +195,24 @@ func (g *Gate) begin(w http.ResponseWriter, r *http.Request, next string) {
 	}
 	g.log.Info().Str("client", r.RemoteAddr).Msg("signed in at the page")
 	http.SetCookie(w, &http.Cookie{
-		Name: g.cookie, Value: value, Path: "/", MaxAge: int(sessionLife.Seconds()), HttpOnly: true, SameSite: http.SameSiteStrictMode,
+		Name: g.cookie, Value: value, Path: "/", MaxAge: int(sessionLife.Seconds()), HttpOnly: true, SameSite: http.SameSiteStrictMode, Secure: cameByTLS(r),
 	})
 	render(w, g.templates["signedin"], http.StatusOK, view{Title: "Signed in", Here: "signedin", Now: time.Now().UTC(), Page: next})
+}
+
+// cameByTLS reports whether a browser says that it asked by https, of a proxy in
+// front of us, so that it never sends the cookie in the clear: by the origin of
+// the form, or by Sec-Fetch-Site, which is sent by https and on loopback only
+// (W3C Fetch Metadata, section 2). Whoever makes that up has a cookie that their
+// own browser does not send.
+func cameByTLS(r *http.Request) bool {
+	if origin := r.Header.Get("Origin"); origin != "" && origin != "null" {
+		return strings.HasPrefix(origin, "https://")
+	}
+	host := (&url.URL{Host: r.Host}).Hostname()
+	addr, err := netip.ParseAddr(host)
+	local := host == "localhost" || strings.HasSuffix(host, ".localhost") || err == nil && addr.IsLoopback()
+	return r.Header.Get("Sec-Fetch-Site") != "" && !local
 }
 
 // signOut ends the session of the request, and what it has open.

@@ -1,7 +1,9 @@
 package webui_test
 
 import (
+	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -21,8 +23,9 @@ func TestNobodyComesInWithoutTokenLinkOrSession(t *testing.T) {
 		}
 	}
 	for _, path := range []string{"/live", "/api/v1/status", "/debug/pprof/", "/nothing"} {
-		for _, shown := range []string{"", "Bearer ", "Bearer " + token + "0", "Bearer " + token[1:], token} {
-			if got := get(t, h, path, with("Authorization", shown)); got.Code != http.StatusUnauthorized || got.Header().Get("WWW-Authenticate") != "Bearer" {
+		for i, shown := range []string{"", "Bearer ", "Bearer " + token + "0", "Bearer " + token[1:], token} {
+			another := func(r *http.Request) { r.RemoteAddr = fmt.Sprintf("198.51.100.%d:1", i) }
+			if got := get(t, h, path, another, with("Authorization", shown)); got.Code != http.StatusUnauthorized || got.Header().Get("WWW-Authenticate") != "Bearer" {
 				t.Errorf("%s with %q: %d", path, shown, got.Code)
 			}
 		}
@@ -202,23 +205,111 @@ func TestLinksAndSessionsEnd(t *testing.T) {
 	})
 }
 
-// TestGuessingIsSlow: ten at once, then one each three seconds.
+// TestGuessingIsSlow: ten wrong tokens of a client at once, by the form or as a
+// bearer, then one each three seconds. Nobody else waits for it.
 func TestGuessingIsSlow(t *testing.T) {
 	w := newWorld(t)
-	synctest.Test(t, func(t *testing.T) {
+	from := func(addr string) func(*http.Request) { return func(r *http.Request) { r.RemoteAddr = addr } }
+	bearer := func(token string) func(*http.Request) { return with("Authorization", "Bearer "+token) }
+	for says, guess := range map[string]func(h http.Handler, token, addr string) *httptest.ResponseRecorder{
+		"the form": func(h http.Handler, token, addr string) *httptest.ResponseRecorder {
+			return post(t, h, "/sign-in", "token="+token, from(addr))
+		},
+		"the API": func(h http.Handler, token, addr string) *httptest.ResponseRecorder {
+			return get(t, h, "/api/v1/status", bearer(token), from(addr))
+		},
+		"a page": func(h http.Handler, token, addr string) *httptest.ResponseRecorder {
+			return get(t, h, "/", bearer(token), from(addr), with("Accept", "application/json"))
+		},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			_, h := w.gate(token)
+			for range 40 { // right ones cost nothing
+				if got := guess(h, token, "192.0.2.1:1"); got.Code != http.StatusOK {
+					t.Fatalf("%s: the right one: %d", says, got.Code)
+				}
+			}
+			for i := range 10 {
+				if got := guess(h, "wrong", fmt.Sprintf("192.0.2.1:%d", i+1)); got.Code != http.StatusUnauthorized {
+					t.Fatalf("%s: one of the first: %d", says, got.Code)
+				}
+			}
+			for _, shown := range []string{"wrong", token} {
+				if got := guess(h, shown, "[::ffff:192.0.2.1]:99"); got.Code != http.StatusTooManyRequests || got.Header().Get("Retry-After") == "" {
+					t.Errorf("%s: the eleventh: %d", says, got.Code)
+				}
+			}
+			if got := get(t, h, "/api/v1/status", bearer(token), from("192.0.2.1:1")); got.Code != http.StatusTooManyRequests {
+				t.Errorf("%s: another way: %d", says, got.Code)
+			}
+			for _, other := range []string{"192.0.2.2:1", "[2001:db8::1]:1", "@"} {
+				if got := guess(h, token, other); got.Code != http.StatusOK {
+					t.Errorf("%s: from %s: %d", says, other, got.Code)
+				}
+			}
+			time.Sleep(3 * time.Second)
+			if got := guess(h, "wrong", "192.0.2.1:1"); got.Code != http.StatusUnauthorized {
+				t.Errorf("%s: after three seconds: %d", says, got.Code)
+			}
+			if got := guess(h, token, "192.0.2.1:1"); got.Code != http.StatusTooManyRequests {
+				t.Errorf("%s: at once after it: %d", says, got.Code)
+			}
+			time.Sleep(3 * time.Second)
+			if got := guess(h, token, "192.0.2.1:1"); got.Code != http.StatusOK {
+				t.Errorf("%s: the right one after six: %d", says, got.Code)
+			}
+			time.Sleep(13 * time.Hour)
+		})
+	}
+	t.Run("of one network", func(t *testing.T) {
 		_, h := w.gate(token)
-		for range 10 {
-			if got := post(t, h, "/sign-in", "token=wrong"); got.Code != http.StatusUnauthorized {
-				t.Fatalf("one of the first: %d", got.Code)
+		for i := range 11 {
+			got := get(t, h, "/api/v1/status", bearer("wrong"), from(fmt.Sprintf("[2001:db8::%x]:1", i)))
+			if want := map[bool]int{true: http.StatusTooManyRequests, false: http.StatusUnauthorized}[i == 10]; got.Code != want {
+				t.Errorf("guess %d of a /64: %d", i+1, got.Code)
 			}
 		}
-		if got := post(t, h, "/sign-in", "token="+token); got.Code != http.StatusTooManyRequests || got.Header().Get("Retry-After") == "" {
-			t.Errorf("the eleventh: %d", got.Code)
+		for i := range 5000 { // more than are remembered
+			if got := get(t, h, "/api/v1/status", bearer("wrong"), from(fmt.Sprintf("10.0.%d.%d:1", i/250, i%250))); got.Code != http.StatusUnauthorized {
+				t.Fatalf("the first of client %d: %d", i, got.Code)
+			}
 		}
-		time.Sleep(3 * time.Second)
-		if got := post(t, h, "/sign-in", "token="+token); got.Code != http.StatusOK {
-			t.Errorf("after three seconds: %d", got.Code)
+		if got := get(t, h, "/api/v1/status", bearer(token), from("[2001:db8::1]:1")); got.Code != http.StatusTooManyRequests {
+			t.Errorf("who guessed most is forgotten: %d", got.Code)
 		}
-		time.Sleep(13 * time.Hour)
 	})
+}
+
+// TestTheCookieIsForTLSWhereTheBrowserSaysSo, and only there: a browser drops a
+// secure cookie that it got in the clear.
+func TestTheCookieIsForTLSWhereTheBrowserSaysSo(t *testing.T) {
+	w := newWorld(t)
+	gate, h := w.gate(token)
+	host := func(name string) func(*http.Request) { return func(r *http.Request) { r.Host = name } }
+	for says, c := range map[string]struct {
+		change []func(*http.Request)
+		secure bool
+	}{
+		"a form by https":                {[]func(*http.Request){host("gate.example"), with("Origin", "https://gate.example"), with("Sec-Fetch-Site", "same-origin")}, true},
+		"a form by http":                 {[]func(*http.Request){host("gate.example"), with("Origin", "http://gate.example")}, false},
+		"a form on loopback":             {[]func(*http.Request){host("127.0.0.1:9181"), with("Origin", "http://127.0.0.1:9181"), with("Sec-Fetch-Site", "same-origin")}, false},
+		"a browser that says nothing":    {[]func(*http.Request){host("gate.example")}, false},
+		"a link by https":                {[]func(*http.Request){host("gate.example"), with("Sec-Fetch-Site", "none")}, true},
+		"a link on localhost":            {[]func(*http.Request){host("localhost:9181"), with("Sec-Fetch-Site", "none")}, false},
+		"a link on loopback, by address": {[]func(*http.Request){host("[::1]:9181"), with("Sec-Fetch-Site", "none")}, false},
+	} {
+		var in *httptest.ResponseRecorder
+		if strings.HasPrefix(says, "a link") {
+			path, _, err := gate.NewLink()
+			if err != nil {
+				t.Fatal(err)
+			}
+			in = get(t, h, path, c.change...)
+		} else {
+			in = post(t, h, "/sign-in", "token="+token, c.change...)
+		}
+		if cookies := in.Result().Cookies(); len(cookies) != 1 || cookies[0].Secure != c.secure {
+			t.Errorf("%s: %d %v", says, in.Code, in.Result().Header["Set-Cookie"])
+		}
+	}
 }

@@ -58,7 +58,8 @@ func newExplain() *cobra.Command {
 		Long: `Say what becomes of a connection to a destination: which pool, which rule at
 file:line, what a refusal looks like and which line would allow it; and what
 becomes of a DNS question for it. The port is 443 unless given; of a URL, host
-and port are taken.
+and port are taken. What sallyport allow granted counts, where alerts.state_dir
+of the configuration has it and can be read.
 An ID, as refusals, alerts and reports show it, is looked up in --events FILE
 (packed with gzip or not); with -c in the log that it names, if that can be read
 here, else in the running daemon, as with --control. Shown is its whole story:
@@ -109,6 +110,9 @@ func (f *explainFlags) run(cmd *cobra.Command, what string) error {
 			why = "the configuration names no listen.control to ask; add"
 		}
 		return &exitError{exitUsage, fmt.Errorf("%s has the form of an id, and %s --events FILE (a log) or --control unix:/path (the daemon), or, if it is a host, its port: %[1]s:443", what, why)}
+	}
+	if err := addKeptGrants(file, time.Now()); err != nil {
+		fmt.Fprintf(cmd.ErrOrStderr(), "what sallyport allow granted is left out here: %v\n", err)
 	}
 	e, err := explain(file, f.pool, f.client, what)
 	if err != nil {

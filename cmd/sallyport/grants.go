@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -20,11 +19,12 @@ import (
 type grants struct {
 	mu   sync.Mutex // held over every change of the policy that serves
 	live []allowlists.Grant
-	path string // of the file that keeps them; "" for none
-	// To be told once the log is open: which ended while no daemon ran, and why
-	// kept ones do not hold.
-	over []allowlists.Grant
-	lost string
+	path string    // of the file that keeps them; "" for none
+	kept time.Time // when that was written last
+	// To be told once the log is open: which hold from before, which ended while no
+	// daemon ran, and why kept ones do not hold.
+	recalled, over []allowlists.Grant
+	lost           string
 }
 
 // grantsFile is what keeps grants, in alerts.state_dir.
@@ -38,6 +38,9 @@ const (
 	grantState   = "state"
 )
 
+// keepGrantsEvery is how often what is left of grants is kept.
+const keepGrantsEvery = time.Minute
+
 // recallGrants brings back the grants of before a restart. A file that cannot
 // be read is set aside, and grants nothing.
 func (d *daemon) recallGrants() error {
@@ -48,31 +51,35 @@ func (d *daemon) recallGrants() error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.path = filepath.Join(d.settings.Alerts.StateDir, grantsFile)
-	text, err := os.ReadFile(g.path)
+	text, err := readGrants(g.path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
+	now := time.Now()
 	if err == nil {
-		g.live, g.over, err = allowlists.ReadGrants(text, d.policy.Load(), time.Now())
+		g.live, g.over, err = allowlists.ReadGrants(text, d.policy.Load(), now)
 	}
 	var policy *allowlists.Policy
 	if err == nil {
 		policy, err = d.policy.Load().WithGrants(g.live)
 	}
 	if err == nil {
+		g.recalled, g.kept = g.live, now
 		d.serveGranted(policy)
 	} else {
 		g.live, g.over = nil, nil
-		g.lost = fmt.Sprintf("reading %s: %v", g.path, errors.Join(err, os.Rename(g.path, g.path+".damaged")))
+		g.lost = fmt.Sprintf("reading %s: %v", g.path, errors.Join(err, setGrantsAside(g.path, now)))
 		d.log.Error().Str("error", g.lost).Msg("what was granted before does not hold; grant it again if it is still needed")
 	}
 	return nil
 }
 
-// tellGrants says in the event log what became of kept grants that do not hold
-// any more.
+// tellGrants says in the event log what became of kept grants.
 func (d *daemon) tellGrants() {
 	now := time.Now()
+	for _, one := range d.grants.recalled {
+		d.alerts.System(alerting.SystemGranted, grantDetails(one, true))
+	}
 	for _, one := range d.grants.over {
 		why := grantPolicy
 		if one.Ended(now) {
@@ -104,18 +111,28 @@ func (d *daemon) grant(pool, target, reason, by string, lasts time.Duration) (al
 	g.live = append(slices.Clone(before), granted)
 	policy, err := d.policy.Load().WithGrants(g.live)
 	if err == nil {
-		err = g.keep()
+		err = g.keep(time.Now())
 	}
 	if err != nil {
 		g.live = before
 		return allowlists.Grant{}, err
 	}
-	d.alerts.System(alerting.SystemGranted, map[string]any{
-		"id": granted.ID, "pool": granted.Pool, "host": granted.Host, "ends": granted.Ends.UTC().Format(time.RFC3339), "reason": granted.Reason, "by": granted.By,
-	})
+	d.alerts.System(alerting.SystemGranted, grantDetails(granted, false))
 	d.log.Warn().Str("id", granted.ID).Str("pool", pool).Str("host", granted.Host).Str("by", by).Time("ends", granted.Ends).Msg("granted for a while")
 	d.serveGranted(policy)
 	return granted, nil
+}
+
+// grantDetails are those of the event granted; recalled says that it holds from
+// before a restart.
+func grantDetails(g allowlists.Grant, recalled bool) map[string]any {
+	details := map[string]any{
+		"id": g.ID, "pool": g.Pool, "host": g.Host, "ends": g.Ends.UTC().Format(time.RFC3339), "reason": g.Reason, "by": g.By,
+	}
+	if recalled {
+		details["recalled"] = true
+	}
+	return details
 }
 
 // endGrants ends those grants for which over gives why. by is who ended them,
@@ -142,7 +159,7 @@ func (d *daemon) endGrants(over func(allowlists.Grant) (why string), by string) 
 	g.live = live
 	policy, err := d.policy.Load().WithGrants(live)
 	if err == nil {
-		err = g.keep()
+		err = g.keep(time.Now())
 	}
 	switch {
 	case err != nil && (by != "" || policy == nil):
@@ -209,31 +226,6 @@ func (g *grants) list() []allowlists.Grant {
 	return append([]allowlists.Grant{}, g.live...)
 }
 
-// keep writes what is live, whole at once. mu is held.
-func (g *grants) keep() error {
-	if g.path == "" {
-		return nil
-	}
-	text, err := allowlists.EncodeGrants(g.live)
-	if err != nil {
-		return err
-	}
-	temporary, err := os.CreateTemp(filepath.Dir(g.path), grantsFile+".*.new") // of mode 0600
-	if err != nil {
-		return fmt.Errorf("keeping what is granted: %w", err)
-	}
-	_, err = temporary.Write(text)
-	err = errors.Join(err, temporary.Sync(), temporary.Close())
-	if err == nil {
-		err = os.Rename(temporary.Name(), g.path)
-	}
-	if err != nil {
-		os.Remove(temporary.Name())
-		return fmt.Errorf("keeping what is granted: %w", err)
-	}
-	return nil
-}
-
 // expireRules tells the parts when a rule has reached its end, so that what it
 // alone allowed is closed within a second, and ends grants.
 func (d *daemon) expireRules(ctx context.Context) error {
@@ -243,12 +235,14 @@ func (d *daemon) expireRules(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
+			d.grants.keepOn(time.Now(), 0, d.log)
 			return nil
 		case now := <-tick.C:
 			if d.policy.Load().ExpiresBetween(last, now) {
 				d.policyChanged()
 			}
 			d.expireGrants(now)
+			d.grants.keepOn(now, keepGrantsEvery, d.log)
 			last = now
 		}
 	}

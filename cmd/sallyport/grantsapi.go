@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"mime"
 	"net"
 	"net/http"
@@ -67,7 +68,11 @@ func (d *daemon) postGrant(w http.ResponseWriter, r *http.Request) {
 	var wish grantWish
 	body := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxWish))
 	body.DisallowUnknownFields()
-	if err := body.Decode(&wish); err != nil {
+	err := body.Decode(&wish)
+	if _, more := body.Token(); err == nil && more != io.EOF {
+		err = errors.New("something follows it")
+	}
+	if err != nil {
 		http.Error(w, fmt.Sprintf(`the body is not {"pool", "host", "for", "reason"}: %v`, err), http.StatusBadRequest)
 		return
 	}
@@ -80,6 +85,9 @@ func (d *daemon) postGrant(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case errors.Is(err, errGrantsFull):
 		http.Error(w, err.Error(), http.StatusConflict)
+	case errors.Is(err, errNotKept):
+		d.log.Error().Err(err).Msg("nothing was granted")
+		http.Error(w, "nothing was granted, as alerts.state_dir does not take it; the daemon's log says why", http.StatusInternalServerError)
 	case err != nil:
 		http.Error(w, err.Error(), http.StatusBadRequest)
 	default:
@@ -99,7 +107,8 @@ func (d *daemon) deleteGrant(w http.ResponseWriter, r *http.Request) {
 	}, whoAsks(r, ""))
 	switch {
 	case err != nil:
-		http.Error(w, "the grant goes on: "+err.Error(), http.StatusInternalServerError)
+		d.log.Error().Err(err).Str("id", id).Msg("the grant goes on")
+		http.Error(w, "the grant goes on, as alerts.state_dir does not take its end; the daemon's log says why", http.StatusInternalServerError)
 	case ended == 0:
 		http.Error(w, "no grant has this id", http.StatusNotFound)
 	default:
