@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -60,6 +61,63 @@ func TestSoManyStreamsAreServed(t *testing.T) {
 	if got := get(t, w.pages, "/live"); got.Code != http.StatusServiceUnavailable || got.Header().Get("Retry-After") == "" {
 		t.Errorf("the seventeenth: %d", got.Code)
 	}
+}
+
+// TestARowComesWithinASecond of a refusal, by the clock of the test, while 10,000
+// other events come a second, whether the filter leaves those out or not.
+func TestARowComesWithinASecond(t *testing.T) {
+	for _, filter := range []string{"?host=evil", ""} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t)
+			ctx, leave := context.WithCancel(t.Context())
+			page := &timedPage{ResponseRecorder: httptest.NewRecorder(), came: make(map[string]time.Time)}
+			left := make(chan struct{})
+			go func() {
+				defer close(left)
+				w.pages.ServeHTTP(page, httptest.NewRequestWithContext(ctx, http.MethodGet, "http://127.0.0.1:9181/live"+filter, nil))
+			}()
+			synctest.Wait()
+			refused := make(map[string]time.Time)
+			for tick := range 3000 { // of a millisecond
+				if tick%500 == 250 {
+					id := fmt.Sprintf("refused%d", tick)
+					refused[id] = time.Now()
+					w.conn(id, "10.20.0.7", "x.evil.example", 443)
+				}
+				for i := range 10 {
+					w.conn(fmt.Sprintf("other%dx%d", tick, i), "10.20.0.8", "registry.corp.example", 443)
+				}
+				time.Sleep(time.Millisecond)
+			}
+			time.Sleep(time.Second)
+			leave()
+			<-left
+			for id, at := range refused {
+				if came, ok := page.came[id]; !ok || came.Sub(at) > time.Second {
+					t.Errorf("with %q, %s came %v after the refusal", filter, id, came.Sub(at))
+				}
+			}
+			if len(refused) != 6 {
+				t.Errorf("%d refusals", len(refused))
+			}
+		})
+	}
+}
+
+// A timedPage keeps when each row came.
+type timedPage struct {
+	*httptest.ResponseRecorder
+	came map[string]time.Time
+}
+
+func (p *timedPage) Write(text []byte) (int, error) {
+	for line := range strings.Lines(string(text)) {
+		var row struct{ ID string }
+		if data, ok := strings.CutPrefix(line, "data: "); ok && json.Unmarshal([]byte(data), &row) == nil && p.came[row.ID].IsZero() {
+			p.came[row.ID] = time.Now()
+		}
+	}
+	return len(text), nil
 }
 
 // An openStream is read line by line.
