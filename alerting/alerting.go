@@ -128,7 +128,7 @@ func (a *Alerting) Gate() allowlists.Reason {
 // written, or the log is stalled; else at once.
 func (a *Alerting) ObserveQuery(r dnsfilter.QueryRecord) {
 	e := events.Get().(*Event)
-	*e = fromQuery(r)
+	e.fromQuery(&r)
 	a.record(e)
 }
 
@@ -139,7 +139,7 @@ func (a *Alerting) ObserveRefused(all []dnsfilter.QueryRecord) {
 	lines := int64(0)
 	for i := range all {
 		e := events.Get().(*Event)
-		*e = fromQuery(all[i])
+		e.fromQuery(&all[i])
 		switch batch, ok := a.put(e); {
 		case !ok:
 		case batch == nil:
@@ -157,11 +157,11 @@ func (a *Alerting) ObserveRefused(all []dnsfilter.QueryRecord) {
 // ObserveConn records a connection, as ObserveQuery does a question.
 func (a *Alerting) ObserveConn(r proxy.ConnRecord) {
 	e := events.Get().(*Event)
-	*e = fromConn(r)
+	e.fromConn(&r)
 	a.record(e)
 }
 
-// events hold events that the reader has taken: it keeps none.
+// events hold zero events. The reader has taken them, and keeps none.
 var events = sync.Pool{New: func() any { return new(Event) }}
 
 // Usual reports whether a canonical name is in a pool's baseline, as it stood

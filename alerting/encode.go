@@ -6,16 +6,11 @@ import (
 	"sync"
 	"time"
 
-	"github.com/rs/zerolog"
-
 	"sallyport/allowlists"
 )
 
 // maxLine is the longest event line in bytes, its newline included.
 const maxLine = 16 << 10
-
-// timeLayout is RFC 3339 with microseconds, always six digits, in UTC.
-const timeLayout = "2006-01-02T15:04:05.000000Z"
 
 // bounds are the most bytes or items of one value, before escaping.
 type bounds struct {
@@ -35,30 +30,24 @@ var (
 // An encoder makes lines. It is not safe for concurrent use; encoders come
 // from encoders.
 type encoder struct {
-	logger  zerolog.Logger
-	line    *zerolog.Event // under construction
-	out     []byte         // the finished line
-	scratch []byte
-	bounds  bounds
+	out    []byte // the line
+	bounds bounds
+	// date is the text of second, in seconds since 1970, as most lines have the
+	// one of the line before. Empty: no second's.
+	date   []byte
+	second int64
 }
 
 // encoders hold encoders that nobody uses.
-var encoders = sync.Pool{New: func() any {
-	w := new(encoder)
-	w.logger = zerolog.New(w)
-	return w
-}}
-
-// Write takes the finished line from zerolog, which reuses its own buffer.
-func (w *encoder) Write(line []byte) (int, error) {
-	w.out = append(w.out[:0], line...)
-	return len(line), nil
-}
+var encoders = sync.Pool{New: func() any { return new(encoder) }}
 
 // encode makes the line of e, with its newline: one JSON object, the fields in
 // the order of docs/events.md, never over maxLine. The line is valid until the
 // encoder's next call.
 func (w *encoder) encode(e *Event) []byte {
+	if cap(w.out) > 4*maxLine {
+		w.out = nil
+	}
 	w.bounds = wideBounds
 	w.render(e)
 	if len(w.out) > maxLine {
@@ -69,8 +58,8 @@ func (w *encoder) encode(e *Event) []byte {
 }
 
 func (w *encoder) render(e *Event) {
-	w.line = w.logger.Log()
-	w.line.Int("v", eventVersion)
+	w.out = append(w.out[:0], `{"v":`...)
+	w.out = strconv.AppendInt(w.out, eventVersion, 10)
 	w.time("time", e.Time)
 	w.text("kind", e.Kind)
 	if e.Kind != KindSystem {
@@ -80,7 +69,7 @@ func (w *encoder) render(e *Event) {
 	w.addr("client", e.Client)
 	w.optional("iface", e.Iface)
 	if e.Policy != 0 {
-		w.line.Uint64("policy", e.Policy)
+		w.out = strconv.AppendUint(w.key("policy"), e.Policy, 10)
 	}
 	w.job(e.Job)
 	switch e.Kind {
@@ -94,8 +83,7 @@ func (w *encoder) render(e *Event) {
 		w.text("event", e.Event)
 		w.details(e.Details)
 	}
-	w.line.Send()
-	w.line = nil
+	w.out = append(w.out, '}', '\n')
 }
 
 func (w *encoder) dns(e *Event) {
@@ -104,16 +92,16 @@ func (w *encoder) dns(e *Event) {
 	w.text("type", e.Type)
 	w.decision(e)
 	w.text("rcode", e.RCode)
-	w.line.RawJSON("answers", w.keep(appendAddrs(w.scratch[:0], e.Answers, w.bounds.items)))
+	w.out = appendAddrs(w.key("answers"), e.Answers, w.bounds.items)
 	if len(e.Removed) > 0 {
-		w.line.RawJSON("removed", w.keep(appendAddrs(w.scratch[:0], e.Removed, w.bounds.items)))
+		w.out = appendAddrs(w.key("removed"), e.Removed, w.bounds.items)
 	}
 	w.names("cnames", e.CNAMEs)
-	w.line.Bool("cached", e.Cached)
+	w.out = strconv.AppendBool(w.key("cached"), e.Cached)
 	w.optional("upstream", e.Upstream)
 	w.addr("resolver", e.Resolver)
 	if e.Payload > 0 {
-		w.line.Int("payload", e.Payload)
+		w.out = strconv.AppendInt(w.key("payload"), int64(e.Payload), 10)
 	}
 	w.optional("limit", e.Limit)
 	w.flag("search", e.Search)
@@ -142,8 +130,8 @@ func (w *encoder) conn(e *Event) {
 	w.addr("original", e.Original)
 	w.flag("ambiguous", e.Ambiguous)
 	if e.Phase == PhaseProgress || e.Phase == PhaseClose {
-		w.line.Int64("sent", e.Sent)
-		w.line.Int64("received", e.Received)
+		w.out = strconv.AppendInt(w.key("sent"), e.Sent, 10)
+		w.out = strconv.AppendInt(w.key("received"), e.Received, 10)
 	}
 	w.millis(e.Took)
 	w.optional("error", e.Error)
@@ -155,10 +143,10 @@ func (w *encoder) alert(e *Event) {
 	w.text("severity", e.Severity)
 	w.text("summary", e.Summary)
 	w.text("key", e.Key)
-	w.line.Int("count", e.Count)
+	w.out = strconv.AppendInt(w.key("count"), int64(e.Count), 10)
 	w.time("first", e.First)
 	w.time("last", e.Last)
-	w.line.RawJSON("evidence", w.keep(appendTexts(w.scratch[:0], e.Evidence, w.bounds.text, w.bounds.items)))
+	w.out = appendTexts(w.key("evidence"), e.Evidence, w.bounds.text, w.bounds.items)
 	if e.Host != "" {
 		w.name("host", e.Host)
 	}
@@ -182,25 +170,27 @@ func (w *encoder) job(j *allowlists.Job) {
 	if j == nil {
 		return
 	}
-	dst := append(w.scratch[:0], '{')
+	w.out = append(w.key("job"), '{')
+	begin := len(w.out)
 	for _, field := range [...]struct{ key, value string }{
 		{`"repo":`, j.Repo}, {`"workflow":`, j.Workflow}, {`"run_id":`, j.RunID}, {`"job":`, j.Job}, {`"ref":`, j.Ref},
 	} {
 		if field.value == "" {
 			continue
 		}
-		if len(dst) > 1 {
-			dst = append(dst, ',')
+		if len(w.out) > begin {
+			w.out = append(w.out, ',')
 		}
-		dst = appendText(append(dst, field.key...), field.value, min(256, w.bounds.text))
+		w.out = appendText(append(w.out, field.key...), field.value, min(256, w.bounds.text))
 	}
-	w.line.RawJSON("job", w.keep(append(dst, '}')))
+	w.out = append(w.out, '}')
 }
 
-// keep remembers the grown scratch buffer and gives it back.
-func (w *encoder) keep(scratch []byte) []byte {
-	w.scratch = scratch
-	return scratch
+// key appends a key, for its value to be appended.
+func (w *encoder) key(key string) []byte {
+	dst := append(w.out, ',', '"')
+	dst = append(dst, key...)
+	return append(dst, '"', ':')
 }
 
 func (w *encoder) text(key, value string) { w.bounded(key, value, w.bounds.text) }
@@ -214,44 +204,62 @@ func (w *encoder) optional(key, value string) {
 }
 
 func (w *encoder) bounded(key, value string, limit int) {
-	if plain(value, limit) {
-		w.line.Str(key, value)
-		return
+	if dst := w.key(key); plain(value, limit) {
+		dst = append(dst, '"')
+		dst = append(dst, value...)
+		w.out = append(dst, '"')
+	} else {
+		w.out = appendText(dst, value, limit)
 	}
-	w.line.RawJSON(key, w.keep(appendText(w.scratch[:0], value, limit)))
 }
 
 func (w *encoder) names(key string, names []string) {
 	if len(names) > 0 {
-		w.line.RawJSON(key, w.keep(appendTexts(w.scratch[:0], names, w.bounds.name, min(16, w.bounds.items))))
+		w.out = appendTexts(w.key(key), names, w.bounds.name, min(16, w.bounds.items))
 	}
 }
 
 func (w *encoder) addr(key string, addr netip.Addr) {
 	if addr.IsValid() {
-		w.line.RawJSON(key, w.keep(appendAddr(w.scratch[:0], addr)))
+		w.out = appendAddr(w.key(key), addr)
 	}
 }
 
 func (w *encoder) port(key string, port uint16) {
 	if port != 0 {
-		w.line.Uint16(key, port)
+		w.out = strconv.AppendUint(w.key(key), uint64(port), 10)
 	}
 }
 
 func (w *encoder) flag(key string, set bool) {
 	if set {
-		w.line.Bool(key, true)
+		w.out = strconv.AppendBool(w.key(key), true)
 	}
 }
 
+// time appends RFC 3339 with microseconds, always six digits, in UTC.
 func (w *encoder) time(key string, t time.Time) {
-	dst := append(w.scratch[:0], '"')
-	dst = t.UTC().AppendFormat(dst, timeLayout)
-	w.line.RawJSON(key, w.keep(append(dst, '"')))
+	if second := t.Unix(); second != w.second || len(w.date) == 0 {
+		w.second, w.date = second, t.UTC().AppendFormat(w.date[:0], "2006-01-02T15:04:05")
+	}
+	dst := append(w.key(key), '"')
+	dst = append(dst, w.date...)
+	micros := t.Nanosecond() / 1000
+	dst = appendThree(append(dst, '.'), micros/1000)
+	w.out = append(appendThree(dst, micros%1000), 'Z', '"')
+}
+
+// appendThree appends three digits.
+func appendThree(dst []byte, n int) []byte {
+	return append(dst, '0'+byte(n/100), '0'+byte(n/10%10), '0'+byte(n%10))
 }
 
 // millis appends "ms", always with three decimals.
 func (w *encoder) millis(took time.Duration) {
-	w.line.RawJSON("ms", w.keep(strconv.AppendFloat(w.scratch[:0], float64(took.Microseconds())/1000, 'f', 3, 64)))
+	dst, micros := w.key("ms"), took.Microseconds()
+	if micros < 0 {
+		dst, micros = append(dst, '-'), -micros
+	}
+	dst = append(strconv.AppendInt(dst, micros/1000, 10), '.')
+	w.out = appendThree(dst, int(micros%1000))
 }

@@ -16,7 +16,7 @@ func (w *encoder) details(details map[string]any) {
 		return
 	}
 	keys := slices.Sorted(maps.Keys(details))
-	dst := append(w.scratch[:0], '{')
+	dst := append(w.key("details"), '{')
 	for i, key := range keys[:min(len(keys), w.bounds.details)] {
 		if i > 0 {
 			dst = append(dst, ',')
@@ -24,7 +24,7 @@ func (w *encoder) details(details map[string]any) {
 		dst = append(appendText(dst, key, min(64, w.bounds.text)), ':')
 		dst = w.appendDetail(dst, details[key])
 	}
-	w.line.RawJSON("details", w.keep(append(dst, '}')))
+	w.out = append(dst, '}')
 }
 
 func (w *encoder) appendDetail(dst []byte, value any) []byte {

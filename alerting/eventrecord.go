@@ -28,6 +28,12 @@ var rcodeNames = [...]string{
 
 // typeName gives the name of a record type.
 func typeName(t uint16) string {
+	switch t { // nearly always
+	case 1:
+		return "A"
+	case 28:
+		return "AAAA"
+	}
 	if name, ok := typeNames[t]; ok {
 		return name
 	}
@@ -55,18 +61,16 @@ func eventTime(t time.Time) time.Time {
 }
 
 // begin fills in what every event of a subject has.
-func begin(kind, id string, t time.Time, sub allowlists.Subject, generation uint64) Event {
-	return Event{
-		Kind: kind, ID: id, Time: eventTime(t), Pool: sub.Pool, Client: plainAddr(sub.Client),
-		Iface: sub.Iface, Job: sub.Job, Machine: sub.Machine, Policy: generation,
-	}
+func (e *Event) begin(kind, id string, t time.Time, sub *allowlists.Subject, generation uint64) {
+	e.Kind, e.ID, e.Time, e.Pool, e.Client = kind, id, eventTime(t), sub.Pool, plainAddr(sub.Client)
+	e.Iface, e.Job, e.Machine, e.Policy = sub.Iface, sub.Job, sub.Machine, generation
 }
 
 // plainAddr is addr without zone and unmapped.
 func plainAddr(addr netip.Addr) netip.Addr { return addr.WithZone("").Unmap() }
 
 // decided fills in a decision.
-func (e *Event) decided(d allowlists.Decision) {
+func (e *Event) decided(d *allowlists.Decision) {
 	e.Verdict, e.Reason, e.Quiet, e.Rule = d.Verdict, d.Reason, d.Quiet, d.Rule.Where()
 	e.rules.decided, e.rules.quiet = d.Rule, d.QuietBy
 	if d.Reason == allowlists.AllowedByAudit {
@@ -74,30 +78,28 @@ func (e *Event) decided(d allowlists.Decision) {
 	}
 }
 
-// fromQuery makes the event of a question.
-func fromQuery(r dnsfilter.QueryRecord) Event {
-	e := begin(KindDNS, r.ID, r.Time, r.Subject, r.Generation)
-	e.decided(r.Decision)
+// fromQuery makes a zero event that of a question.
+func (e *Event) fromQuery(r *dnsfilter.QueryRecord) {
+	e.begin(KindDNS, r.ID, r.Time, &r.Subject, r.Generation)
+	e.decided(&r.Decision)
 	e.By, e.Name, e.Host, e.Type, e.RCode = r.By, r.Name, r.Host.String(), typeName(r.Type), rcodeName(r.RCode)
 	e.Answers, e.Removed, e.CNAMEs = r.Answers, r.Removed, r.CNAMEs
 	e.Cached, e.Upstream, e.Search, e.TTL = r.Cached, r.Upstream, r.Search, r.TTL
 	e.Resolver, e.Payload, e.Limit = plainAddr(r.Resolver), r.Payload, r.Limit
 	e.Took, e.Error = r.Took.Truncate(time.Microsecond), r.Err
-	return e
 }
 
-// fromConn makes the event of a connection.
-func fromConn(r proxy.ConnRecord) Event {
-	e := begin(KindConn, r.ID, r.Time, r.Subject, r.Generation)
-	e.decided(r.Decision)
+// fromConn makes a zero event that of a connection.
+func (e *Event) fromConn(r *proxy.ConnRecord) {
+	e.begin(KindConn, r.ID, r.Time, &r.Subject, r.Generation)
+	e.decided(&r.Decision)
 	e.Phase, e.Via, e.Method = r.Phase, r.Via, r.Method
 	e.Host, e.Port, e.IP, e.ClientPort = r.Host, r.Port, plainAddr(r.Addr), r.ClientPort
 	e.SNI, e.ALPN, e.ECH = r.SNI, r.ALPN, r.ECH
-	e.DNSID = answerUsed(&r)
+	e.DNSID = answerUsed(r)
 	e.Names, e.Redialled, e.Ambiguous, e.Original = r.Names, r.Redialled, r.Ambiguous, plainAddr(r.Original)
 	e.Sent, e.Received = r.Sent, r.Received
 	e.Took, e.Error = r.Took.Truncate(time.Microsecond), r.Err
-	return e
 }
 
 // answerUsed is the id of the question whose answer the connection stands on:
