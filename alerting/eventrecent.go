@@ -16,9 +16,9 @@ const (
 // why. Safe for concurrent use.
 type recentEvents struct {
 	seed  maphash.Seed
-	mu    sync.Mutex       // guards the rest
-	index map[uint64]int32 // place in ring, by the hash of an id: without pointers for the collector to follow
-	ring  []recentLines    // count ids, oldest first, from head on
+	mu    sync.Mutex    // guards the rest
+	index []int32       // places in ring, see find
+	ring  []recentLines // count ids, oldest first, from head on
 	head  int
 	count int
 	bytes int
@@ -36,7 +36,11 @@ type recentLines struct {
 }
 
 func newRecentEvents(limit int) *recentEvents {
-	return &recentEvents{seed: maphash.MakeSeed(), index: make(map[uint64]int32), ring: make([]recentLines, limit)}
+	slots := 4
+	for slots < 3*limit {
+		slots *= 2
+	}
+	return &recentEvents{seed: maphash.MakeSeed(), index: make([]int32, slots), ring: make([]recentLines, limit)}
 }
 
 // add keeps a copy of a line and forgets the oldest ids beyond the bounds.
@@ -46,17 +50,43 @@ func (r *recentEvents) add(id string, line []byte) {
 	}
 	hash := maphash.String(r.seed, id)
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	r.bytes += len(line)
-	if at, known := r.index[hash]; known {
-		r.bytes -= len(r.ring[at].latest)
-		r.ring[at].latest = append([]byte(nil), line...)
+	if slot := r.find(hash); r.index[slot] != 0 {
+		lines := &r.ring[r.index[slot]-1]
+		r.bytes -= len(lines.latest)
+		lines.latest = append([]byte(nil), line...)
 	} else {
 		r.enter(hash, line)
 	}
 	for r.bytes > recentBytes {
 		r.forgetOldest()
 	}
+	r.mu.Unlock()
+}
+
+// find gives the slot of an id in index, which has its place in ring plus one,
+// or 0 if it is not known. An id lies in the slot that its hash says, or in one
+// of those behind it, and none of them is empty.
+func (r *recentEvents) find(hash uint64) int {
+	mask := len(r.index) - 1
+	slot := int(hash) & mask
+	for r.index[slot] != 0 && r.ring[r.index[slot]-1].hash != hash {
+		slot = (slot + 1) & mask
+	}
+	return slot
+}
+
+// remove takes an id out of index, and moves others up so that find finds them.
+func (r *recentEvents) remove(hash uint64) {
+	mask := len(r.index) - 1
+	gap := r.find(hash)
+	for slot := (gap + 1) & mask; r.index[slot] != 0; slot = (slot + 1) & mask {
+		wanted := int(r.ring[r.index[slot]-1].hash) & mask
+		if (slot-wanted)&mask >= (slot-gap)&mask {
+			r.index[gap], gap = r.index[slot], slot
+		}
+	}
+	r.index[gap] = 0
 }
 
 // enter gives a new id the place behind the others.
@@ -71,7 +101,7 @@ func (r *recentEvents) enter(hash uint64, line []byte) {
 	r.block = append(r.block, line...)
 	at := (r.head + r.count) % len(r.ring)
 	r.ring[at] = recentLines{hash: hash, first: r.block[begin:len(r.block):len(r.block)]}
-	r.index[hash] = int32(at)
+	r.index[r.find(hash)] = int32(at) + 1
 	r.count++
 }
 
@@ -79,7 +109,7 @@ func (r *recentEvents) enter(hash uint64, line []byte) {
 func (r *recentEvents) forgetOldest() {
 	lines := &r.ring[r.head]
 	r.bytes -= len(lines.first) + len(lines.latest)
-	delete(r.index, lines.hash)
+	r.remove(lines.hash)
 	*lines = recentLines{}
 	r.head, r.count = (r.head+1)%len(r.ring), r.count-1
 }
@@ -101,12 +131,11 @@ func (r *recentEvents) snapshot() []recentLines {
 func (r *recentEvents) get(id string) []Event {
 	hash := maphash.String(r.seed, id)
 	r.mu.Lock()
-	at, ok := r.index[hash]
-	lines := r.ring[at]
-	r.mu.Unlock()
-	if !ok {
-		return nil
+	var lines recentLines
+	if at := r.index[r.find(hash)]; at != 0 {
+		lines = r.ring[at-1]
 	}
+	r.mu.Unlock()
 	var events []Event
 	for _, line := range [][]byte{lines.first, lines.latest} {
 		if e, err := ParseEvent(line); line != nil && err == nil && e.ID == id {

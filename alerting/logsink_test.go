@@ -1,9 +1,14 @@
 package alerting
 
 import (
+	"cmp"
+	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+	"time"
 )
 
 // These tests reach states that only a kernel with a full disk would make.
@@ -61,10 +66,62 @@ func TestAQueueWithAGapTakesNothingUntilTheGapEnds(t *testing.T) {
 func TestTheLinesKeptForExplainAreBounded(t *testing.T) {
 	r := newRecentEvents(recentDecisions)
 	line := make([]byte, maxLine)
-	for range 3000 {
-		r.add(string(rune('a'+len(r.index))), line)
+	for i := range 3000 {
+		r.add(string(rune('a'+i)), line)
 	}
-	if r.bytes > recentBytes || len(r.index) != r.count {
-		t.Errorf("%d bytes of %d lines kept, %d in order", r.bytes, len(r.index), r.count)
+	if r.bytes > recentBytes || r.indexed() != r.count {
+		t.Errorf("%d bytes of %d lines kept, %d in order", r.bytes, r.indexed(), r.count)
+	}
+}
+
+// indexed counts the ids in index.
+func (r *recentEvents) indexed() (n int) {
+	for _, at := range r.index {
+		if at != 0 {
+			n++
+		}
+	}
+	return n
+}
+
+// TestTheLatestIDsAreFoundAndNoOthers has few slots, in which ids meet and leave
+// gaps.
+func TestTheLatestIDsAreFoundAndNoOthers(t *testing.T) {
+	const limit = 5
+	r := newRecentEvents(limit)
+	var order []string // oldest first
+	lines := map[string][2]string{}
+	for n := range 3000 {
+		id := fmt.Sprintf("id%d", rand.IntN(12))
+		line := string(LineForTest(&Event{Time: time.Unix(0, 0), Kind: KindConn, ID: id, Phase: PhaseClose, Sent: int64(n)}))
+		r.add(id, []byte(line))
+		if had, known := lines[id]; known {
+			lines[id] = [2]string{had[0], line}
+		} else {
+			lines[id] = [2]string{line, ""}
+			if order = append(order, id); len(order) > limit {
+				delete(lines, order[0])
+				order = order[1:]
+			}
+		}
+		for i := range 12 {
+			id := fmt.Sprintf("id%d", i)
+			want, known := lines[id]
+			events := r.get(id)
+			switch {
+			case !known && len(events) > 0:
+				t.Fatalf("%s is forgotten, and found", id)
+			case !known:
+			case len(events) == 0, want[1] == "" && len(events) > 1:
+				t.Fatalf("%s has %d lines, want %q", id, len(events), want)
+			default:
+				if latest := cmp.Or(want[1], want[0]); !strings.Contains(latest, fmt.Sprintf(`"sent":%d,`, events[len(events)-1].Sent)) {
+					t.Fatalf("%s has %d at last, want %s", id, events[len(events)-1].Sent, latest)
+				}
+			}
+		}
+		if r.indexed() != len(order) {
+			t.Fatalf("%d ids in the index, want %d", r.indexed(), len(order))
+		}
 	}
 }
