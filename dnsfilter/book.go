@@ -137,17 +137,20 @@ func (c *cell) put(host allowlists.Host, now, expires time.Time) (changed bool) 
 		}
 		return changed
 	}
-	kept := make([]bookName, 1, min(len(c.names)+1, maxNames))
-	kept[0] = bookName{host, expires}
+	kept := c.names[:0] // of those before, which move down at first
 	for _, n := range c.names {
 		if n.host == host {
-			if n.expires.After(kept[0].expires) {
-				kept[0].expires = n.expires
+			if n.expires.After(expires) {
+				expires = n.expires
 			}
-		} else if len(kept) < maxNames && now.Before(n.expires) {
+		} else if len(kept) < maxNames-1 && now.Before(n.expires) {
 			kept = append(kept, n)
 		}
 	}
+	clear(c.names[len(kept):])
+	kept = append(kept, bookName{})
+	copy(kept[1:], kept)
+	kept[0] = bookName{host, expires}
 	c.names = kept
 	return changed
 }
