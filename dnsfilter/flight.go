@@ -40,6 +40,7 @@ type flights struct {
 type flight struct {
 	done   chan struct{} // closed once result stands
 	result result
+	ctx    context.Context // ends with the flight, and when nobody waits for it
 	cancel context.CancelFunc
 	askers int // guarded by flights.mu
 }
@@ -59,7 +60,7 @@ func (s *Server) obtain(ctx context.Context, key flightKey, by account, admit fu
 	if err := admit(); err != nil {
 		return result{err: err}
 	}
-	f := s.join(key, by)
+	f, begun := s.join(key)
 	if f == nil {
 		return result{err: errUpstreamsClosed}
 	}
@@ -70,6 +71,13 @@ func (s *Server) obtain(ctx context.Context, key flightKey, by account, admit fu
 			defer timer.Stop()
 			patience = timer.C
 		}
+	}
+	switch {
+	case !begun:
+	case ctx == s.ctx && patience == nil: // no asker that may leave before the flight ends, as none over UDP does
+		s.run(f, key, by)
+	default:
+		go s.run(f, key, by)
 	}
 	select {
 	case <-f.done:
@@ -83,30 +91,33 @@ func (s *Server) obtain(ctx context.Context, key flightKey, by account, admit fu
 	}
 }
 
-// join finds the flight for a question or begins one; nil after close.
-func (s *Server) join(key flightKey, by account) *flight {
+// join finds the flight for a question, or begins one, which the caller has to
+// run then; nil after close.
+func (s *Server) join(key flightKey) (f *flight, begun bool) {
 	fs := &s.flights
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
 	if fs.closed {
-		return nil
+		return nil, false
 	}
 	if f := fs.byKey[key]; f != nil {
 		f.askers++
-		return f
+		return f, false
 	}
-	ctx, cancel := context.WithTimeout(s.ctx, s.cfg.QueryTimeout)
-	f := &flight{done: make(chan struct{}), cancel: cancel, askers: 1}
+	f = &flight{done: make(chan struct{}), askers: 1}
+	f.ctx, f.cancel = context.WithTimeout(s.ctx, s.cfg.QueryTimeout)
 	fs.byKey[key] = f
 	fs.wg.Add(1)
-	go func() {
-		defer fs.wg.Done()
-		defer cancel()
-		f.result = s.fly(ctx, key, by)
-		fs.forget(key, f)
-		close(f.done)
-	}()
-	return f
+	return f, true
+}
+
+// run takes a flight that was begun to its end.
+func (s *Server) run(f *flight, key flightKey, by account) {
+	defer s.flights.wg.Done()
+	defer f.cancel()
+	f.result = s.fly(f.ctx, key, by)
+	s.flights.forget(key, f)
+	close(f.done)
 }
 
 // part takes one asker out, and ends the flight that nobody waits for.
