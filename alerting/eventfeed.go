@@ -2,6 +2,7 @@ package alerting
 
 import (
 	"context"
+	"runtime"
 	"time"
 )
 
@@ -46,6 +47,7 @@ func (a *Alerting) feed(ctx context.Context) {
 		switch {
 		case n > 0:
 			last = a.hand(batch[:n], last, draining)
+			runtime.Gosched() // lines are out by the hundreds, and who answers questions shall not wait for all of them
 		case a.queue.gap() > 0:
 			last = a.readGap(last, draining)
 		default:
