@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"sallyport/allowlists"
+	"sallyport/allowlists/presets"
 )
 
 // The embedded configuration and the documented sample load with the built-in
@@ -98,5 +99,28 @@ func TestLintKnowsEveryWritableHost(t *testing.T) {
 	}
 	if len(want) < 20 || !slices.Equal(got, want) {
 		t.Errorf("writable are %q, want %q", got, want)
+	}
+}
+
+// A download is at a host of its preset, on 443, so that presets verify may ask
+// for it.
+func TestPresetDownloadsAreCovered(t *testing.T) {
+	seen := 0
+	for _, list := range allowlists.PresetLists() {
+		for _, u := range list.Downloads {
+			seen++
+			host, err := allowlists.ParseHost(u.Hostname())
+			if err != nil || !slices.ContainsFunc(list.Allow, func(r allowlists.Rule) bool { return r.Host.Matches(host) && r.Ports.Contains(443) }) {
+				t.Errorf("preset %s does not have the host of %s (%v)", list.Name, u, err)
+			}
+		}
+	}
+	named := 0
+	for _, name := range presets.Names() {
+		text, _ := presets.Get(name)
+		named += strings.Count(string(text), "  - url: ")
+	}
+	if seen < 8 || seen != named {
+		t.Errorf("%d downloads, of %d that presets name", seen, named)
 	}
 }

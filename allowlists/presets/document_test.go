@@ -29,7 +29,8 @@ A GitLab or GitHub server of your own is a rule of your own: its runners tell th
 ` + "`CI_SERVER_URL` and `ACTIONS_RESULTS_URL`" + `.
 
 Hosts come and go: ` + "`sallyport presets verify`" + ` resolves each, connects, checks its certificate and follows where it redirects to, and tells those that are
-dead, forged or moved since an earlier run (` + "`--against`" + `). It needs the internet, and says so where there is none. Downloads deep below a host are not tried.
+dead, forged or moved since an earlier run (` + "`--against`" + `). Some presets name downloads, too: ` + "`verify`" + ` asks each for its first byte and follows its redirects. One to
+a host that the preset does not have is told with the line that it takes. It needs the internet, and says so where there is none.
 
 This page is written by ` + "`go test ./allowlists/presets -update`" + `.
 
@@ -43,6 +44,7 @@ func TestDocumentIsCurrent(t *testing.T) {
 	for _, name := range presets.Names() {
 		b.WriteString(line(read(t, name)))
 	}
+	b.WriteString(downloadSection(t))
 	b.WriteString(quietSection(t))
 	const path = "../../docs/presets.md"
 	if *update {
@@ -53,6 +55,19 @@ func TestDocumentIsCurrent(t *testing.T) {
 	if have, err := os.ReadFile(path); err != nil || string(have) != b.String() {
 		t.Errorf("docs/presets.md is not current (%v); run go test ./allowlists/presets -update", err)
 	}
+}
+
+// downloadSection lists what presets verify downloads.
+func downloadSection(t *testing.T) string {
+	t.Helper()
+	var b strings.Builder
+	b.WriteString("\n## Downloads that are looked at\n\nA preset's file names them under `downloads`, each with its source. They allow nothing.\n\n| preset | download |\n|---|---|\n")
+	for _, name := range presets.Names() {
+		for _, d := range read(t, name).Downloads {
+			fmt.Fprintf(&b, "| %s | `%s` |\n", name, d.URL)
+		}
+	}
+	return b.String()
 }
 
 // line is the row of one preset in the table.

@@ -22,7 +22,11 @@ type list struct {
 	Params            []string
 	Hosts             []entry
 	Quiet             []string
+	Downloads         []download
 }
+
+// A download is a file that jobs take from a host of the list.
+type download struct{ URL, Source, Verified string }
 
 // An entry is one line of a list: a pattern, perhaps with ports, and who says so.
 type entry struct {
@@ -105,17 +109,24 @@ func TestNamesAreSortedAndEachHasAText(t *testing.T) {
 }
 
 func TestEveryLineHasASourceAndADate(t *testing.T) {
-	each(t, func(t *testing.T, preset string, e entry) {
-		if e.Source == "" || strings.Contains(e.Source, "://") || strings.HasPrefix(e.Source, "/") {
-			t.Errorf("%s: the source of %s is %q; name a public document", preset, e.Host, e.Source)
+	sourced := func(t *testing.T, preset, what, source, verified string) {
+		t.Helper()
+		if source == "" || strings.Contains(source, "://") || strings.HasPrefix(source, "/") {
+			t.Errorf("%s: the source of %s is %q; name a public document", preset, what, source)
 		}
-		if _, err := time.Parse(time.DateOnly, e.Verified); err != nil && e.Verified != "unverified" {
-			t.Errorf("%s: %s is verified %q; write a day such as 2026-10-01, or unverified", preset, e.Host, e.Verified)
+		if _, err := time.Parse(time.DateOnly, verified); err != nil && verified != "unverified" {
+			t.Errorf("%s: %s is verified %q; write a day such as 2026-10-01, or unverified", preset, what, verified)
 		}
-		if strings.HasPrefix(e.Source, "general knowledge") && e.Verified != "unverified" {
-			t.Errorf("%s: %s is general knowledge and cannot have been verified against it", preset, e.Host)
+		if strings.HasPrefix(source, "general knowledge") && verified != "unverified" {
+			t.Errorf("%s: %s is general knowledge and cannot have been verified against it", preset, what)
 		}
-	})
+	}
+	each(t, func(t *testing.T, preset string, e entry) { sourced(t, preset, e.Host, e.Source, e.Verified) })
+	for _, name := range presets.Names() {
+		for _, d := range read(t, name).Downloads {
+			sourced(t, name, d.URL, d.Source, d.Verified)
+		}
+	}
 }
 
 func TestNoLineIsThereTwice(t *testing.T) {

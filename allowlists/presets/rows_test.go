@@ -53,7 +53,7 @@ var rows = map[string]string{
 	"artifact-registry": `w?:{region}-docker.pkg.dev w?:storage.googleapis.com ?:oauth2.googleapis.com`,
 	"mcr":               `mcr.microsoft.com *.data.mcr.microsoft.com`,
 	"acr":               `w:{registry}.azurecr.io w:{registry}.{region}.data.azurecr.io`,
-	"kubernetes":        `registry.k8s.io dl.k8s.io pkgs.k8s.io`,
+	"kubernetes":        `registry.k8s.io dl.k8s.io cdn.dl.k8s.io pkgs.k8s.io`,
 	"kubernetes-api":    `kubernetes.default.svc.cluster.local`,
 	"debian":            `*.debian.org:80,443`,
 	"ubuntu": `archive.ubuntu.com:80,443 security.ubuntu.com:80,443 azure.archive.ubuntu.com:80,443 ?:ports.ubuntu.com:80,443

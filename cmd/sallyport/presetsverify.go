@@ -35,13 +35,16 @@ func newPresetsVerify() *cobra.Command {
 		Short: "Look whether the hosts of the built-in allowlists are still there",
 		Long: `Resolve each host of the presets (all, or those named), connect to each of its
 ports, make a TLS handshake on 443 with the name checked, and follow where "/"
-redirects to. Told are hosts that are dead, whose certificate is not theirs, that
-redirect to a host which the preset does not have, and, with --against the JSON
-of an earlier run, that lead to another domain by CNAME than then. Patterns, and
-presets that need a parameter, cannot be looked at, and are named.
+redirects to. Ask for the first byte of each download that a preset names, and
+follow its redirects, ten at most, as far as the preset covers host and port.
+Told are hosts and downloads that are dead, whose certificate is not theirs, that
+redirect to a host which the preset does not have, with the line that would
+cover it, to an address, or from HTTPS to plain HTTP, and, with --against the
+JSON of an earlier run, that lead to another domain by CNAME than then. Patterns,
+and presets that need a parameter, cannot be looked at, and are named.
 
 --write DIR puts today's date behind verified in DIR/NAME.yaml, for each host
-that is well; the rest of the file stays. Exit code 1 if a host is not well.
+and download that is well; the rest of the file stays. Exit code 1 if one is not.
 Where no host at all resolves, this machine is offline: that is said, with exit
 code 1, and nothing is written.`,
 		Example: `  sallyport presets verify npm pypi
@@ -62,22 +65,31 @@ code 1, and nothing is written.`,
 	flags.StringVar(&o.resolver, "resolver", "", "resolver to ask, as ADDRESS:PORT, instead of the system's")
 	flags.StringVar(&o.against, "against", "", "JSON of an earlier run, to compare with")
 	flags.StringVar(&o.write, "write", "", "directory of preset files whose dates are brought up to date")
-	flags.DurationVar(&o.timeout, "timeout", 10*time.Second, "how long to wait for each host")
+	flags.DurationVar(&o.timeout, "timeout", 10*time.Second, "how long to wait for each host and download")
 	flags.StringVar(&o.format, "format", "text", "text or json")
 	return cmd
 }
 
-// A presetHost is one host of a preset, and how it does.
+// A presetHost is one host or download of a preset, and how it does.
 type presetHost struct {
-	Preset string   `json:"preset"`
-	Host   string   `json:"host"`
-	Ports  []uint16 `json:"ports"`
-	State  string   `json:"state"`            // ok, dead, certificate, redirected, moved, unchecked
-	Detail string   `json:"detail,omitempty"` // in words
+	Preset   string   `json:"preset"`
+	Host     string   `json:"host"`
+	Ports    []uint16 `json:"ports"`
+	Download string   `json:"download,omitempty"` // a URL at the host; "" for the host itself
+	State    string   `json:"state"`              // ok, dead, certificate, redirected, moved, unchecked
+	Detail   string   `json:"detail,omitempty"`   // in words
 	// CNAME is the registrable domain that the name leads to, if that is another
 	// than its own.
 	CNAME    string `json:"cname,omitempty"`
 	resolved bool
+}
+
+// what is the host, or the URL of the download.
+func (h *presetHost) what() string {
+	if h.Download != "" {
+		return h.Download
+	}
+	return h.Host
 }
 
 // The states of a preset's host.
@@ -109,7 +121,7 @@ func (o *verifyOptions) verify(cmd *cobra.Command, names []string) error {
 	for i := range hosts {
 		h := &hosts[i]
 		offline = offline && !h.resolved
-		if last, ok := before[h.Preset+" "+h.Host]; ok && h.State == hostWell && last.State != hostUnchecked && last.CNAME != h.CNAME {
+		if last, ok := before[h.Preset+" "+h.what()]; ok && h.State == hostWell && last.State != hostUnchecked && last.CNAME != h.CNAME {
 			h.State, h.Detail = hostMoved, fmt.Sprintf("leads to %s, and led to %s", orItself(h.CNAME), orItself(last.CNAME))
 		}
 		if h.State != hostUnchecked {
@@ -150,22 +162,22 @@ func hostsToVerify(names []string) ([]presetHost, error) {
 	if len(names) == 0 {
 		names = presets.Names()
 	}
-	lists := make(map[string][]allowlists.Rule)
+	lists := make(map[string]allowlists.PresetList)
 	for _, list := range allowlists.PresetLists() {
-		lists[list.Name] = list.Allow
+		lists[list.Name] = list
 	}
 	var hosts []presetHost
 	for _, name := range names {
 		if _, ok := presets.Get(name); !ok {
 			return nil, noPreset(name)
 		}
-		rules, ok := lists[name]
+		list, ok := lists[name]
 		if !ok {
 			hosts = append(hosts, presetHost{Preset: name, State: hostUnchecked, Detail: "it needs a parameter or a variable, or allows nothing"})
 			continue
 		}
-		for i := range rules {
-			r := &rules[i]
+		for i := range list.Allow {
+			r := &list.Allow[i]
 			h := presetHost{Preset: name, Host: r.Host.String(), Ports: r.Ports.List()}
 			if r.Host.IsZero() || !r.Host.Exact() {
 				h.State, h.Detail = hostUnchecked, "a pattern names no host"
@@ -174,6 +186,9 @@ func hostsToVerify(names []string) ([]presetHost, error) {
 				}
 			}
 			hosts = append(hosts, h)
+		}
+		for _, u := range list.Downloads {
+			hosts = append(hosts, presetHost{Preset: name, Host: u.Hostname(), Ports: []uint16{443}, Download: u.String()})
 		}
 	}
 	return hosts, nil
@@ -194,7 +209,7 @@ func readVerified(path string) (map[string]presetHost, error) {
 	}
 	before := make(map[string]presetHost)
 	for _, h := range hosts {
-		before[h.Preset+" "+h.Host] = h
+		before[h.Preset+" "+h.what()] = h
 	}
 	return before, nil
 }
@@ -209,22 +224,22 @@ func printVerified(w io.Writer, hosts []presetHost, checked, bad int) error {
 		case hostUnchecked:
 			unchecked++
 		default:
-			fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", h.Preset, h.Host, h.State, printable(h.Detail))
+			fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", h.Preset, h.what(), h.State, printable(h.Detail))
 		}
 	}
 	if err := table.Flush(); err != nil {
 		return err
 	}
-	_, err := fmt.Fprintf(w, "%d hosts looked at, %d not well; %d patterns and presets cannot be looked at\n", checked, bad, unchecked)
+	_, err := fmt.Fprintf(w, "%d hosts and downloads looked at, %d not well; %d patterns and presets cannot be looked at\n", checked, bad, unchecked)
 	return err
 }
 
-// writeVerified dates the hosts that are well in the preset files of a directory.
+// writeVerified dates the hosts and downloads that are well in the preset files of a directory.
 func writeVerified(dir string, hosts []presetHost, today string) error {
 	well := make(map[string][]string)
 	for _, h := range hosts {
 		if h.State == hostWell {
-			well[h.Preset] = append(well[h.Preset], h.Host)
+			well[h.Preset] = append(well[h.Preset], h.what())
 		}
 	}
 	for name, list := range well {
@@ -242,8 +257,8 @@ func writeVerified(dir string, hosts []presetHost, today string) error {
 	return nil
 }
 
-// dateHosts changes the verified line of each of the hosts that a preset's text
-// has one for.
+// dateHosts changes the verified line of each of the hosts and downloads that a
+// preset's text has one for.
 func dateHosts(text string, hosts []string, today string) string {
 	lines := strings.SplitAfter(text, "\n")
 	well := false
@@ -251,8 +266,11 @@ func dateHosts(text string, hosts []string, today string) string {
 		key, value, _ := strings.Cut(strings.TrimLeft(line, " -"), ":")
 		value, _, _ = strings.Cut(strings.TrimSpace(value), " ") // a comment may follow
 		if strings.HasPrefix(strings.TrimSpace(line), "- ") {
-			host, _, _ := strings.Cut(strings.Trim(value, `"`), ":")
-			well = key == "host" && slices.Contains(hosts, host)
+			name := strings.Trim(value, `"`)
+			if key == "host" {
+				name, _, _ = strings.Cut(name, ":")
+			}
+			well = (key == "host" || key == "url") && slices.Contains(hosts, name)
 		}
 		if well && key == "verified" {
 			lines[i] = strings.Replace(line, value, today, 1)
@@ -281,20 +299,27 @@ func (v *hostVerifier) lookAtAll(ctx context.Context, hosts []presetHost) {
 	wg.Wait()
 }
 
-// coveredBy says of a host whether a preset has it.
-func coveredBy(hosts []presetHost, preset string) func(string) bool {
-	var patterns []allowlists.Pattern
+// coveredBy says of a host and port whether a preset has them; of port 0, whether
+// it has the host on any.
+func coveredBy(hosts []presetHost, preset string) func(string, uint16) bool {
+	type cover struct {
+		pattern allowlists.Pattern
+		ports   []uint16
+	}
+	var covers []cover
 	for i := range hosts {
-		if hosts[i].Preset != preset {
+		if hosts[i].Preset != preset || hosts[i].Download != "" {
 			continue
 		}
 		if p, err := allowlists.ParsePattern(hosts[i].Host); err == nil {
-			patterns = append(patterns, p)
+			covers = append(covers, cover{p, hosts[i].Ports})
 		}
 	}
-	return func(name string) bool {
+	return func(name string, port uint16) bool {
 		host, err := allowlists.ParseHost(name)
-		return err == nil && slices.ContainsFunc(patterns, func(p allowlists.Pattern) bool { return p.Matches(host) })
+		return err == nil && slices.ContainsFunc(covers, func(c cover) bool {
+			return c.pattern.Matches(host) && (port == 0 || slices.Contains(c.ports, port))
+		})
 	}
 }
 

@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -26,17 +25,21 @@ func newHostVerifier(resolver string, timeout time.Duration) *hostVerifier {
 	return &hostVerifier{resolver: resolverAt(resolver), timeout: timeout}
 }
 
-// lookAt fills in how a host does. covered says whether its preset has a host.
-func (v *hostVerifier) lookAt(ctx context.Context, h *presetHost, covered func(string) bool) {
+// lookAt fills in how a host or a download does. covered says whether the
+// preset allows a host and port.
+func (v *hostVerifier) lookAt(ctx context.Context, h *presetHost, covered func(string, uint16) bool) {
 	ctx, cancel := context.WithTimeout(ctx, v.timeout)
 	defer cancel()
-	h.State = hostDead
 	// The final dot keeps search suffixes out.
 	if _, err := v.resolver.LookupNetIP(ctx, "ip", h.Host+"."); err != nil {
-		h.Detail = plainly(err)
+		h.State, h.Detail = hostDead, plainly(err)
 		return
 	}
 	h.resolved = true
+	if h.Download != "" {
+		h.State, h.Detail = v.download(ctx, h.Download, covered)
+		return
+	}
 	if canonical, err := v.resolver.LookupCNAME(ctx, h.Host+"."); err == nil {
 		if domain := domainOf(canonical); domain != domainOf(h.Host) {
 			h.CNAME = domain
@@ -44,41 +47,51 @@ func (v *hostVerifier) lookAt(ctx context.Context, h *presetHost, covered func(s
 	}
 	for _, port := range h.Ports {
 		if err := v.connect(ctx, h.Host, port); err != nil {
-			h.Detail = fmt.Sprintf("port %d: %s", port, plainly(err))
-			var forged *tls.CertificateVerificationError
-			if errors.As(err, &forged) {
-				h.State = hostForged
-			}
+			h.State, h.Detail = unreachedState(err), fmt.Sprintf("port %d: %s", port, plainly(err))
 			return
 		}
 	}
 	h.State = hostWell
-	if to := v.redirect(ctx, h); to != "" && to != h.Host && !covered(to) {
-		h.State, h.Detail = hostRedirected, fmt.Sprintf("/ leads to %s, which the preset does not have", to)
+	if astray := v.front(ctx, h, covered); astray != "" {
+		h.State, h.Detail = hostRedirected, "/ leads to "+astray
 	}
+}
+
+// unreachedState is the state of a host that could not be connected to.
+func unreachedState(err error) string {
+	var forged *tls.CertificateVerificationError
+	if errors.As(err, &forged) {
+		return hostForged
+	}
+	return hostDead
+}
+
+// dial opens a connection to a name, and to none that a search suffix makes of it.
+func (v *hostVerifier) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, err
+	}
+	return (&net.Dialer{Resolver: v.resolver}).DialContext(ctx, network, net.JoinHostPort(strings.TrimSuffix(host, ".")+".", port))
 }
 
 // connect opens a connection, on 443 with a TLS handshake, and closes it.
 func (v *hostVerifier) connect(ctx context.Context, host string, port uint16) error {
-	address := net.JoinHostPort(host+".", strconv.Itoa(int(port)))
-	dialer := &net.Dialer{Resolver: v.resolver}
-	if port != 443 {
-		conn, err := dialer.DialContext(ctx, "tcp", address)
-		if err != nil {
-			return err
-		}
-		return conn.Close()
-	}
-	conn, err := (&tls.Dialer{NetDialer: dialer, Config: &tls.Config{ServerName: host, MinVersion: tls.VersionTLS12}}).DialContext(ctx, "tcp", address)
+	conn, err := v.dial(ctx, "tcp", net.JoinHostPort(host, strconv.Itoa(int(port))))
 	if err != nil {
 		return err
 	}
-	return conn.Close()
+	defer conn.Close()
+	if port != 443 {
+		return nil
+	}
+	return tls.Client(conn, &tls.Config{ServerName: host, MinVersion: tls.VersionTLS12}).HandshakeContext(ctx)
 }
 
-// redirect gives the host that HEAD of "/" ends at after ten redirects at most;
-// "" if the host speaks no HTTP that can be asked.
-func (v *hostVerifier) redirect(ctx context.Context, h *presetHost) string {
+// front says where "/" of a host leads astray; "" if nowhere, or if the host
+// speaks no HTTP that can be asked. Ports do not matter to it: a front page is
+// for people.
+func (v *hostVerifier) front(ctx context.Context, h *presetHost, covered func(string, uint16) bool) string {
 	scheme := ""
 	for _, port := range h.Ports {
 		if port == 443 {
@@ -90,28 +103,11 @@ func (v *hostVerifier) redirect(ctx context.Context, h *presetHost) string {
 	if scheme == "" {
 		return ""
 	}
-	dialer := &net.Dialer{Resolver: v.resolver}
-	transport := &http.Transport{DialContext: dialer.DialContext, DisableKeepAlives: true, Proxy: nil}
 	// What it is redirected to may not answer, and is no fault of this host's.
-	last := ""
-	client := &http.Client{Transport: transport, CheckRedirect: func(req *http.Request, via []*http.Request) error {
-		last = req.URL.Hostname()
-		if len(via) >= 10 {
-			return http.ErrUseLastResponse
-		}
-		return nil
-	}}
-	req, err := http.NewRequestWithContext(ctx, http.MethodHead, scheme+"://"+h.Host+"/", nil)
-	if err != nil {
-		return ""
-	}
-	resp, err := client.Do(req)
-	if err != nil {
-		return strings.ToLower(last)
-	}
-	defer resp.Body.Close()
-	_, _ = io.CopyN(io.Discard, resp.Body, 1)
-	return strings.ToLower(resp.Request.URL.Hostname())
+	end, _ := v.follow(ctx, http.MethodHead, scheme+"://"+h.Host+"/", func(host string, _ uint16) bool {
+		return host == h.Host || covered(host, 0)
+	})
+	return end.astray
 }
 
 // domainOf is the registrable domain of a name, or the name where it has none.
