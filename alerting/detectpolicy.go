@@ -132,7 +132,7 @@ func expiring(policy *allowlists.Policy, warning time.Duration, now time.Time) [
 		for i := range pool.Spec().Allow {
 			rule := &pool.Spec().Allow[i]
 			left := rule.Expires.Sub(now)
-			if _, granted := rule.GrantID(); granted || rule.Expires.IsZero() || left <= 0 || left > warning {
+			if rule.Expires.IsZero() || left <= 0 || left > warning {
 				continue
 			}
 			findings = append(findings, finding{

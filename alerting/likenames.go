@@ -32,7 +32,7 @@ func NewLikeNames(hosts []allowlists.Host, pool *allowlists.Pool) *LikeNames {
 			l.known.add(d)
 		}
 	}
-	for _, rules := range [][]allowlists.Rule{pool.Spec().Allow, allowlists.PresetRules()} {
+	for _, rules := range [][]allowlists.Rule{pool.Spec().Allow, pool.Granted(), allowlists.PresetRules()} {
 		for i := range rules {
 			add(rules[i].Host.Base(), true)
 		}

@@ -73,6 +73,7 @@ func newLookalikes(pool *allowlists.Pool) *lookalikes {
 		}
 	}
 	add(pool.Spec().Allow, false)
+	add(pool.Granted(), false)
 	add(pool.Spec().Quiet, true)
 	add(allowlists.PresetRules(), true)
 	slices.Sort(l.index)

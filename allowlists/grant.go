@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -123,34 +124,54 @@ func (g Grant) rule(pool *PoolSpec) (Rule, error) {
 
 // WithGrants gives a policy that is this one with these grants, and without
 // those that it has: itself where there are neither. Grants of pools that it does
-// not have are left out.
+// not have are left out. It shares what was compiled: the rules may be many.
 func (p *Policy) WithGrants(grants []Grant) (*Policy, error) {
-	if len(grants) == 0 && !p.granted {
+	if len(grants) == 0 && len(p.grantEnds) == 0 {
 		return p, nil
 	}
-	spec := PolicySpec{DefaultPool: p.fallback.Name()}
-	for _, pool := range p.pools {
-		ps := pool.spec
-		spec.NAT64 = pool.nat64
-		own := slices.DeleteFunc(slices.Clone(ps.Allow), func(r Rule) bool { _, granted := r.GrantID(); return granted })
+	with := *p
+	with.grantEnds = nil
+	with.pools, with.byName = make([]*Pool, len(p.pools)), make(map[string]*Pool, len(p.pools))
+	now := make(map[*Pool]*Pool, len(p.pools)) // by what it was before
+	for i, pool := range p.pools {
+		var rules []Rule
 		for _, g := range grants {
-			if g.Pool != ps.Name {
+			if g.Pool != pool.Name() {
 				continue
 			}
-			rule, err := g.rule(&ps)
+			rule, err := g.rule(&pool.spec)
 			if err != nil {
 				return nil, err
 			}
-			own = append(own, rule)
+			rules = append(rules, rule)
+			with.grantEnds = append(with.grantEnds, g.Ends)
 		}
-		ps.Allow = own
-		spec.Pools = append(spec.Pools, ps)
+		now[pool] = pool.withGranted(rules)
+		with.pools[i], with.byName[pool.Name()] = now[pool], now[pool]
 	}
-	with, err := NewPolicy(spec)
-	if err == nil {
-		with.granted = len(grants) > 0
+	slices.SortFunc(with.grantEnds, time.Time.Compare)
+	with.fallback = now[p.fallback]
+	with.sources = make(map[netip.Prefix][]*Pool, len(p.sources))
+	for prefix, pools := range p.sources {
+		for _, pool := range pools {
+			with.sources[prefix] = append(with.sources[prefix], now[pool])
+		}
 	}
-	return with, err
+	with.generation = generations.Add(1)
+	return &with, nil
+}
+
+// withGranted is the pool with other grants: itself where there are neither.
+func (p *Pool) withGranted(rules []Rule) *Pool {
+	if len(rules) == 0 && p.grants == nil {
+		return p
+	}
+	with := *p
+	with.granted, with.grants = rules, nil
+	if len(rules) > 0 {
+		with.grants = newIndex(rules)
+	}
+	return &with
 }
 
 // keptGrants is what a restart finds.

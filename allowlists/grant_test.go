@@ -2,7 +2,10 @@ package allowlists_test
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"net/netip"
+	"os"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -92,7 +95,7 @@ func TestAGrantIsARuleOfItsPoolAlone(t *testing.T) {
 	if id, ok := rule.GrantID(); !ok || id != g.ID || len(rule.ResolvesTo) != 1 || !rule.RequiresTLS(443) {
 		t.Errorf("the rule is %+v", rule)
 	}
-	if id, ok := granted.Pool("build").Spec().Allow[0].GrantID(); ok {
+	if id, ok := granted.Pool("build").Spec().Allow[0].GrantID(); ok || len(granted.Pool("build").Granted()) != 1 {
 		t.Errorf("a rule of the configuration is the grant %q", id)
 	}
 	if same, err := policy.WithGrants(nil); err != nil || same != policy {
@@ -161,6 +164,102 @@ func TestKeptGrants(t *testing.T) {
 	}
 	if live, _, err := allowlists.ReadGrants(text, policy, now); err == nil {
 		t.Errorf("%d grants", len(live))
+	}
+}
+
+// TestGrantsAreAsRulesOfTheConfiguration compares random policies with grants
+// with those whose configuration has the same lines.
+func TestGrantsAreAsRulesOfTheConfiguration(t *testing.T) {
+	t.Parallel()
+	random, now := rand.New(rand.NewPCG(1, 2)), time.Now()
+	hosts := []string{"a.example", "b.example", "x.a.example", "dns.google", "deb.corp.example", "cloudflare-dns.com"}
+	pick := func() string {
+		h := hosts[random.IntN(len(hosts))]
+		switch random.IntN(4) {
+		case 0:
+			_, below, _ := strings.Cut(h, ".")
+			return "*." + below
+		case 1:
+			return h + ":8080"
+		default:
+			return h
+		}
+	}
+	for range 500 {
+		var allow, deny []string
+		for range random.IntN(4) {
+			allow = append(allow, fmt.Sprintf(`{host: %q, ports: [%d], tls: %s}`, strings.TrimSuffix(pick(), ":8080"), []int{443, 8080}[random.IntN(2)], []string{"require", "off"}[random.IntN(2)]))
+		}
+		for range random.IntN(2) {
+			deny = append(deny, fmt.Sprintf("%q", pick()))
+		}
+		text := func(more ...string) string {
+			return fmt.Sprintf("pools:\n  build: {sources: [10.0.0.0/8], resolves_to: [192.168.0.0/16], allow: [%s], deny: [%s]}\n  other: {sources: [10.1.0.0/16], allow: [%s]}\n",
+				strings.Join(append(slices.Clone(allow), more...), ", "), strings.Join(deny, ", "), strings.Join(allow, ", "))
+		}
+		file, report := allowlists.Load([]allowlists.Source{{Name: "a.yaml", Text: []byte(text())}}, os.LookupEnv, now)
+		if len(report.Errors()) > 0 {
+			continue // a pattern over a public suffix, say
+		}
+		var grants []allowlists.Grant
+		var lines []string
+		for range 1 + random.IntN(3) {
+			target := strings.TrimPrefix(pick(), "*.")
+			g, err := allowlists.NewGrant(file.Policy, "build", target, "because", "me", now, time.Hour)
+			if err != nil {
+				continue // denied, say
+			}
+			grants = append(grants, g)
+			lines = append(lines, fmt.Sprintf("%q", g.Host))
+		}
+		with, err := file.Policy.WithGrants(grants)
+		if err != nil {
+			t.Fatal(err)
+		}
+		same := mustLoad(t, text(lines...)).Policy
+		for _, name := range append(hosts, "other.example", "y.a.example") {
+			h := host(t, name)
+			for _, port := range []uint16{0, 443, 8080, 22} {
+				for _, pool := range []string{"build", "other"} {
+					a, b := with.Pool(pool).DecideConn(h, port, now), same.Pool(pool).DecideConn(h, port, now)
+					if a.Verdict != b.Verdict || a.Reason != b.Reason || (a.Rule == nil) != (b.Rule == nil) || a.Rule != nil && a.Rule.RequiresTLS(port) != b.Rule.RequiresTLS(port) {
+						t.Fatalf("%s:%d of %s: granted %v, written %v\n%s", name, port, pool, a, b, text(lines...))
+					}
+				}
+			}
+		}
+		if sub, pool := with.Subject(netip.MustParseAddr("10.1.2.3"), "", ""); sub.Pool != "other" || pool != with.Pool("other") {
+			t.Fatal("a client has another pool")
+		}
+		if sub, pool := with.Subject(netip.MustParseAddr("10.2.2.3"), "", ""); sub.Pool != "build" || pool != with.Pool("build") {
+			t.Fatal("a client has a pool of before")
+		}
+	}
+}
+
+// BenchmarkGrantAmongMany grants a host to a pool of 100,000 rules.
+func BenchmarkGrantAmongMany(b *testing.B) {
+	rules := make([]allowlists.Rule, 100_000)
+	for i := range rules {
+		pattern, err := allowlists.ParsePattern(fmt.Sprintf("n%d.s%d.allowed.example", i, i%997))
+		if err != nil {
+			b.Fatal(err)
+		}
+		rules[i] = allowlists.Rule{Host: pattern, Ports: allowlists.NewPortSet(443)}
+	}
+	policy, err := allowlists.NewPolicy(allowlists.PolicySpec{Pools: []allowlists.PoolSpec{{Name: "build", Allow: rules}}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	g, err := allowlists.NewGrant(policy, "build", "mirror.example", "because", "me", time.Now(), time.Hour)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := policy.WithGrants([]allowlists.Grant{g}); err != nil {
+			b.Fatal(err)
+		}
 	}
 }
 

@@ -96,9 +96,19 @@ func descending(bits []int) []int {
 // hosts calls visit with the rules that cover h, most specific first, until it
 // returns false. It does not allocate.
 func (x *index) hosts(h Host, visit func(*Rule) bool) {
-	if !x.each(patternExact, h.name, "", visit) {
-		return
+	if x.exact(h, visit) {
+		x.inexact(h, visit)
 	}
+}
+
+// exact is hosts for the rules that name h, and reports whether visit never
+// returned false.
+func (x *index) exact(h Host, visit func(*Rule) bool) bool {
+	return x.each(patternExact, h.name, "", visit)
+}
+
+// inexact is hosts for all other rules.
+func (x *index) inexact(h Host, visit func(*Rule) bool) {
 	label, rest, dotted := strings.Cut(h.name, ".")
 	if dotted && x.partials && !x.each(patternPartial, rest, label, visit) {
 		return

@@ -27,7 +27,7 @@ type Policy struct {
 	bits6      []int
 	fallback   *Pool
 	ends       []time.Time // when rules expire, soonest first
-	granted    bool        // some rules are grants
+	grantEnds  []time.Time // when grants do, soonest first
 }
 
 // generations counts the policies made by this process, from 1.
@@ -192,33 +192,40 @@ func (p *Pool) HasSuffixEcho(h Host, search []Host) bool {
 // allowing lists the allow rules that cover h, most specific first.
 func (p *Pool) allowing(h Host) []*Rule {
 	var rules []*Rule
-	p.allow.hosts(h, func(r *Rule) bool { rules = append(rules, r); return true })
+	p.allowed(h, func(r *Rule) bool { rules = append(rules, r); return true })
 	return rules
 }
 
-// ExpiresBetween reports whether a rule ends after from and at or before to,
-// so that what it alone allowed has to go.
+// ExpiresBetween reports whether a rule or grant ends after from and at or before
+// to, so that what it alone allowed has to go.
 func (p *Policy) ExpiresBetween(from, to time.Time) bool {
-	for _, end := range p.ends {
-		if end.After(from) {
-			return !end.After(to)
-		}
-	}
-	return false
+	next := p.NextExpiry(from)
+	return !next.IsZero() && !next.After(to)
 }
 
-// NextExpiry is when the first rule ends that does after from; zero if none does.
+// NextExpiry is when the first rule or grant ends that does after from; zero if
+// none does.
 func (p *Policy) NextExpiry(from time.Time) time.Time {
-	i, _ := slices.BinarySearchFunc(p.ends, from, func(end, from time.Time) int {
+	next := firstAfter(p.ends, from)
+	if grant := firstAfter(p.grantEnds, from); next.IsZero() || !grant.IsZero() && grant.Before(next) {
+		return grant
+	}
+	return next
+}
+
+// firstAfter is the first of ends, soonest first, that is after from; zero if
+// none is.
+func firstAfter(ends []time.Time, from time.Time) time.Time {
+	i, _ := slices.BinarySearchFunc(ends, from, func(end, from time.Time) int {
 		if end.After(from) {
 			return 1
 		}
 		return -1
 	})
-	if i == len(p.ends) {
+	if i == len(ends) {
 		return time.Time{}
 	}
-	return p.ends[i]
+	return ends[i]
 }
 
 // expiries lists when the rules of some pools end, soonest first.

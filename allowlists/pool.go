@@ -52,6 +52,8 @@ type Pool struct {
 	nat64              []netip.Prefix
 	allow, deny, quiet *index
 	tlsPorts           PortSet // those of rules with tls: require, and 443
+	granted            []Rule  // beside spec.Allow
+	grants             *index  // of granted; nil if there are none
 }
 
 func newPool(spec PoolSpec, nat64 []netip.Prefix) *Pool {
@@ -91,6 +93,10 @@ func (p *Pool) Name() string {
 
 // Spec is what the pool was made from. Nobody may change it.
 func (p *Pool) Spec() *PoolSpec { return &p.spec }
+
+// Granted are the rules of the grants, which are not in Spec. Nobody may change
+// them.
+func (p *Pool) Granted() []Rule { return p.granted }
 
 // ECH is what becomes of encrypted ClientHellos; deny for a nil pool.
 func (p *Pool) ECH() ECHMode {
@@ -148,7 +154,7 @@ func (p *Pool) decideHost(h Host, port uint16, now time.Time) Decision {
 		return p.refuseHost(DeniedByRule, rule, h)
 	}
 	var winner, expired, elsewhere *Rule
-	p.allow.hosts(h, func(r *Rule) bool {
+	p.allowed(h, func(r *Rule) bool {
 		portFits := port == 0 || r.Ports.Contains(port)
 		switch {
 		case !portFits && !r.Expired(now):
@@ -182,6 +188,16 @@ func firstRule(a, b *Rule) *Rule {
 	return b
 }
 
+// allowed calls visit with the allow rules that cover h, most specific first,
+// until it returns false. Grants name a host, and so come before what does not.
+func (p *Pool) allowed(h Host, visit func(*Rule) bool) {
+	if p.grants == nil {
+		p.allow.hosts(h, visit)
+	} else if p.allow.exact(h, visit) && p.grants.exact(h, visit) {
+		p.allow.inexact(h, visit)
+	}
+}
+
 // deniedBy finds the deny rule for a name. Without a port only rules for every
 // port count, as the others leave some port open.
 func (p *Pool) deniedBy(h Host, port uint16, now time.Time) *Rule {
@@ -208,7 +224,7 @@ func (p *Pool) DNSTypeAllowed(h Host, qtype uint16, now time.Time) bool {
 		return false
 	}
 	allowed := false
-	p.allow.hosts(h, func(r *Rule) bool {
+	p.allowed(h, func(r *Rule) bool {
 		if !r.Expired(now) {
 			for _, t := range r.DNSTypes {
 				allowed = allowed || t == qtype
@@ -259,7 +275,7 @@ func (p *Pool) UploadRule(to Target, now time.Time) *Rule {
 	if to.Addr.IsValid() {
 		p.allow.addrs(to.Addr, visit)
 	} else {
-		p.allow.hosts(to.Host, visit)
+		p.allowed(to.Host, visit)
 	}
 	return lowest
 }

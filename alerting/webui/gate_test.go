@@ -261,7 +261,7 @@ func TestGuessingIsSlow(t *testing.T) {
 			time.Sleep(13 * time.Hour)
 		})
 	}
-	t.Run("of one network", func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		_, h := w.gate(token)
 		for i := range 11 {
 			got := get(t, h, "/api/v1/status", bearer("wrong"), from(fmt.Sprintf("[2001:db8::%x]:1", i)))

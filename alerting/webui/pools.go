@@ -42,11 +42,12 @@ type grantView struct {
 }
 
 // grantsOf are the grants of a pool that have not ended.
-func grantsOf(spec *allowlists.PoolSpec, now time.Time) (grants []grantView) {
-	for i := range spec.Allow {
-		rule := &spec.Allow[i]
+func grantsOf(pool *allowlists.Pool, now time.Time) (grants []grantView) {
+	rules := pool.Granted()
+	for i := range rules {
+		rule := &rules[i]
 		if id, ok := rule.GrantID(); ok && !rule.Expired(now) {
-			grants = append(grants, grantView{ID: id, Pool: spec.Name, Text: rule.Text, By: rule.Owner, Reason: rule.Reason, Ends: rule.Expires})
+			grants = append(grants, grantView{ID: id, Pool: pool.Name(), Text: rule.Text, By: rule.Owner, Reason: rule.Reason, Ends: rule.Expires})
 		}
 	}
 	return grants
@@ -58,7 +59,7 @@ func (p *Pages) pools(w http.ResponseWriter, r *http.Request) {
 	for _, pool := range p.config.Policy().Pools() {
 		view, since := p.viewOf(pool)
 		page.Pools, page.Since = append(page.Pools, view), since
-		page.Grants = append(page.Grants, grantsOf(pool.Spec(), time.Now())...)
+		page.Grants = append(page.Grants, grantsOf(pool, time.Now())...)
 	}
 	p.show(w, r, http.StatusOK, "pools", "Pools", page)
 }
@@ -133,7 +134,7 @@ func (p *Pages) pool(w http.ResponseWriter, r *http.Request) {
 	for _, list := range []struct {
 		name  string
 		rules []allowlists.Rule
-	}{{"allow", spec.Allow}, {"deny", spec.Deny}, {"quiet", spec.Quiet}} {
+	}{{"allow", pool.Granted()}, {"allow", spec.Allow}, {"deny", spec.Deny}, {"quiet", spec.Quiet}} {
 		use := p.useOf(spec.Name, list.rules)
 		page.Uncounted = use.Uncounted
 		for i := range list.rules {
