@@ -8,13 +8,14 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// Files of 100,000 rules, linted too (amd64, Go 1.26, one core). "floor" is what
-// yaml.v3 alone takes for the file of names. Of CPU, and allocated in all:
+// Files of 100,000 rules, linted too (amd64, Go 1.26, two cores). "floor" is what
+// yaml.v3 alone takes for the file of names, of which the loader spares it all
+// but the ends of each run. Time, and allocated in all:
 //
-//	floor   90 ms   29 MB
-//	names  155 ms   81 MB
-//	mixed  490 ms  157 MB
-//	pools  220 ms  178 MB   1,000 pools with 100 names and two presets each
+//	floor   63 ms   29 MB
+//	names   57 ms   55 MB
+//	mixed  400 ms  157 MB
+//	pools  115 ms  156 MB   1,000 pools with 100 names and two presets each
 func BenchmarkLoad(b *testing.B) {
 	b.Run("floor", func(b *testing.B) {
 		text := manyNames()

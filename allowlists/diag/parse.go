@@ -23,8 +23,14 @@ func Parse(file string, text []byte, report *Report) *Node {
 // has other work on the same processor can let it go on; nil is not called.
 func ParseGently(file string, text []byte, report *Report, rest func()) *Node {
 	text = bytes.TrimPrefix(text, []byte("\ufeff")) // which no column counts
-	report.AddSource(file, text)
-	p := parser{file: file, text: text, report: report, rest: rest}
+	p := parser{file: file, text: text, report: report, rest: rest, few: fewItems}
+	return p.parse()
+}
+
+// parse is Parse.
+func (p *parser) parse() *Node {
+	report := p.report
+	report.AddSource(p.file, p.text)
 	if at := p.badBytes(); at != nil {
 		report.Errorf(*at, "the file is not UTF-8 text; save it as UTF-8")
 		return nil
@@ -33,15 +39,9 @@ func ParseGently(file string, text []byte, report *Report, rest func()) *Node {
 		report.Errorf(*at, "a line ends with a character that YAML takes for the end of a line, and hardly an editor does; end lines with a newline")
 		return nil
 	}
-	dec := yaml.NewDecoder(gentleReader{bytes.NewReader(text), p.pause})
-	var doc, second yaml.Node
-	err := dec.Decode(&doc)
+	doc, second, err, more := p.decode()
 	if errors.Is(err, io.EOF) {
-		return &Node{Place: Place{Pos: Pos{File: file, Line: 1, Col: 1}}, Kind: Map}
-	}
-	more := io.EOF
-	if err == nil {
-		more = dec.Decode(&second)
+		return &Node{Place: Place{Pos: Pos{File: p.file, Line: 1, Col: 1}}, Kind: Map}
 	}
 	switch {
 	case err != nil:
@@ -52,7 +52,7 @@ func ParseGently(file string, text []byte, report *Report, rest func()) *Node {
 		p.syntaxError(more)
 		return nil
 	default:
-		report.Errorf(p.place(&second), "a second document begins here; keep one document in a file")
+		report.Errorf(p.place(second), "a second document begins here; keep one document in a file")
 	}
 	p.checkEnd(doc.Content[0]) // before its nodes go
 	root := p.node(doc.Content[0], 0)
@@ -60,6 +60,30 @@ func ParseGently(file string, text []byte, report *Report, rest func()) *Node {
 		root.Kind = Map
 	}
 	return root
+}
+
+// decode has yaml.v3 read the text, but for what stands inside of runs if that
+// leaves their ends where they are. It gives the first document and a second
+// one, and the error at each.
+func (p *parser) decode() (doc, second *yaml.Node, err, more error) {
+	if runs := p.findRuns(); len(runs) > 0 {
+		doc, second, err, more = p.decodeAll(p.without(runs))
+		if err == nil && errors.Is(more, io.EOF) && p.foundIn(doc, runs) == len(runs) {
+			p.runs = runs
+			return doc, second, err, more
+		}
+	}
+	return p.decodeAll(p.text)
+}
+
+// decodeAll is decode of a whole text.
+func (p *parser) decodeAll(text []byte) (doc, second *yaml.Node, err, more error) {
+	dec := yaml.NewDecoder(gentleReader{bytes.NewReader(text), p.pause})
+	doc, second, more = new(yaml.Node), new(yaml.Node), io.EOF
+	if err = dec.Decode(doc); err == nil {
+		more = dec.Decode(second)
+	}
+	return doc, second, err, more
 }
 
 // A parser turns the yaml.Nodes of one file into Nodes.
@@ -70,6 +94,8 @@ type parser struct {
 	rest   func()
 	spare  []Node // allocated together, as a file has many
 	reach  reach
+	few    int   // lines are no run
+	runs   []run // whose middle yaml.v3 has not read, in their order
 }
 
 // A reach is how far a line was skipped, as many values may stand in one.
@@ -193,7 +219,7 @@ func (p *parser) node(n *yaml.Node, column int) *Node {
 			if n.Style&yaml.FlowStyle == 0 && item.Kind == yaml.ScalarNode && p.dashAt(item.Line, n.Column) {
 				dash = n.Column
 			}
-			out.Items = append(out.Items, p.node(item, dash))
+			out.Items = p.middle(append(out.Items, p.node(item, dash)), item.Line)
 		}
 	case yaml.ScalarNode:
 		p.scalar(n, out)
