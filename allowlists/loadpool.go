@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"regexp"
+	"slices"
 
 	"sallyport/allowlists/diag"
 )
@@ -172,10 +173,19 @@ func (l *loader) rules(v values, list string, spec *PoolSpec, places *poolPlaces
 			continue
 		}
 		if list == "allow" && !rule.Host.IsZero() {
-			rule.ResolvesTo = append(rule.ResolvesTo, spec.ResolvesTo...)
+			rule.ResolvesTo = joined(rule.ResolvesTo, spec.ResolvesTo)
 		}
 		rules = append(rules, rule)
 		places.carets[list] = append(places.carets[list], int32(item.Caret))
 	}
 	return rules
+}
+
+// joined is two lists in one, which nobody may change; most rules have none of
+// their own, and share that of their pool.
+func joined(own, shared []netip.Prefix) []netip.Prefix {
+	if len(own) == 0 {
+		return slices.Clip(shared)
+	}
+	return slices.Concat(own, shared)
 }
