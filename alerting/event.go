@@ -147,9 +147,12 @@ type Event struct {
 // A Position is a place in an event log file: the offset just behind a line of
 // that very file. The zero Position is no place.
 type Position struct {
-	Dev    uint64 `json:"dev"`
-	Inode  uint64 `json:"inode"`
-	Offset int64  `json:"offset"`
+	Dev   uint64 `json:"dev"`
+	Inode uint64 `json:"inode"`
+	// Born is when the file was made, in Unix nanoseconds, as the number of a
+	// deleted file is soon that of another; 0 where the file system does not say.
+	Born   int64 `json:"born,omitempty"`
+	Offset int64 `json:"offset"`
 }
 
 // IsZero reports whether p is no place.
@@ -157,7 +160,7 @@ func (p Position) IsZero() bool { return p == Position{} }
 
 // SameFile reports whether p and q are places in one file.
 func (p Position) SameFile(q Position) bool {
-	return !p.IsZero() && p.Dev == q.Dev && p.Inode == q.Inode
+	return !p.IsZero() && p.Dev == q.Dev && p.Inode == q.Inode && (p.Born == q.Born || p.Born == 0 || q.Born == 0)
 }
 
 // Refused reports whether a dns or conn event records a refusal.

@@ -139,10 +139,13 @@ func placeOf(file *os.File) (Position, error) {
 	if err != nil || !info.Mode().IsRegular() {
 		return Position{}, err
 	}
-	return placeIn(info), nil
+	place := placeIn(info)
+	place.Born = bornAt(file)
+	return place, nil
 }
 
-// placeIn is the end of the regular file that info is of.
+// placeIn is the end of the regular file that info is of, which does not say
+// when it was made.
 func placeIn(info os.FileInfo) Position {
 	stat, ok := info.Sys().(*syscall.Stat_t)
 	if !ok {
@@ -239,7 +242,7 @@ func (s *logSink) check(own os.FileInfo, chunk []byte, offset int64) {
 		return
 	}
 	from := max(offset, last.from)
-	end.Offset = max(0, end.Offset-(behind-from))
+	end.Offset, end.Born = max(0, end.Offset-(behind-from)), last.base.Born
 	s.begin(segment{from: from, base: end})
 }
 

@@ -73,7 +73,7 @@ func (a *Alerting) readGap(last Position, stop <-chan struct{}) Position {
 		if !to.IsZero() && !last.IsZero() {
 			from := last
 			if !from.SameFile(to) {
-				from = Position{Dev: to.Dev, Inode: to.Inode}
+				from = beginOf(to)
 			}
 			var read replayed
 			if read, err = a.replayPath(from, to.Offset, stop); err == nil && from == last {
@@ -161,7 +161,8 @@ func readEvents(file *os.File, from Position, to int64, stop <-chan struct{}, vi
 			skipped++
 			continue
 		}
-		e.Pos = Position{Dev: from.Dev, Inode: from.Inode, Offset: offset}
+		e.Pos = from
+		e.Pos.Offset = offset
 		visit(&e, line)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -224,6 +225,47 @@ func TestARotatedOrShortenedFileIsReadWhole(t *testing.T) {
 		if d := resumedDetails(t, second); !strings.Contains(fmt.Sprint(d["whole_file"]), c.want) || fmt.Sprint(d["events"]) != "1" {
 			t.Errorf("%s: details are %v", c.what, d)
 		}
+	}
+}
+
+// TestAFileWithTheNumberOfADeletedOneIsAnother: file systems give the number of
+// a deleted file to the next that is made, which may be longer already.
+func TestAFileWithTheNumberOfADeletedOneIsAnother(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "events.jsonl")
+	first, second, third := &taker{}, &taker{}, &taker{}
+	runOnce(t, path, first, refusal("a"), refusal("b"))
+	if first.events[0].Pos.Born == 0 {
+		t.Skip("the file system does not say when a file was made")
+	}
+	second.saved = first.events[1].Pos
+	second.saved.Born-- // as if the place had been kept for the file before
+	runOnce(t, path, second)
+	if d := resumedDetails(t, second); !strings.Contains(fmt.Sprint(d["whole_file"]), "another file") || fmt.Sprint(d["events"]) != "2" {
+		t.Errorf("details are %v", d)
+	}
+
+	number := func() uint64 {
+		info, err := os.Stat(path)
+		must(t, err)
+		return info.Sys().(*syscall.Stat_t).Ino
+	}
+	before, wanted := first.events[len(first.events)-1].Pos, number()
+	data, err := os.ReadFile(path)
+	must(t, err)
+	must(t, os.Remove(path))
+	for try := 0; ; try++ {
+		must(t, os.WriteFile(path, append([]byte("a longer one\n"), data...), 0o640))
+		if number() == wanted {
+			break
+		} else if try == 100 {
+			t.Skip("the file system gave the number to no other file")
+		}
+		must(t, os.Rename(path, fmt.Sprint(path, ".", try)))
+	}
+	third.saved = before
+	runOnce(t, path, third)
+	if d := resumedDetails(t, third); !strings.Contains(fmt.Sprint(d["whole_file"]), "another file") || fmt.Sprint(d["events"]) != "2" {
+		t.Errorf("the number again: details are %v", d)
 	}
 }
 

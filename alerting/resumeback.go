@@ -15,7 +15,10 @@ const (
 )
 
 // beginOf is the begin of the file of p.
-func beginOf(p Position) Position { return Position{Dev: p.Dev, Inode: p.Inode} }
+func beginOf(p Position) Position {
+	p.Offset = 0
+	return p
+}
 
 // before is the place that many bytes before p, or the begin of its file.
 func before(p Position, size int64) Position {
