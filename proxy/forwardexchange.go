@@ -98,7 +98,8 @@ func (x *exchange) outgoing(req *http.Request) (*http.Request, error) {
 	}
 	req = req.WithContext(x.ctx)
 	stripHopByHop(req.Header) // goproxy drops Connection, but not what it names
-	req.URL.Scheme, req.URL.Host = "http", x.target.String()
+	authority := x.target.String()
+	req.URL.Scheme, req.URL.Host = "http", authority
 	if req.URL.RequestURI() != path {
 		// net/url would spell it differently: keep it as it was written.
 		if strings.HasPrefix(path, "//") {
@@ -106,11 +107,10 @@ func (x *exchange) outgoing(req *http.Request) (*http.Request, error) {
 		}
 		req.URL.Opaque, req.URL.RawQuery, req.URL.ForceQuery = path, "", false
 	}
-	host := x.target
-	if x.head.host != nil {
-		host = *x.head.host // differs in audit only
+	if x.head.host != nil && *x.head.host != x.target { // in audit only
+		authority = x.head.host.String()
 	}
-	req.Host = strings.TrimSuffix(host.String(), ":80")
+	req.Host = strings.TrimSuffix(authority, ":80")
 	if !x.head.hasBody() {
 		req.Body, req.ContentLength = http.NoBody, 0
 		x.body.finished.Store(true)

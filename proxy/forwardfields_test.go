@@ -61,6 +61,7 @@ func TestForwardResponses(t *testing.T) {
 	const head = "HEAD http://a.example/ HTTP/1.1\r\nHost: a.example\r\n\r\n"
 	rows := []struct{ rule, request, answer, want string }{
 		{"a length is kept", get, "HTTP/1.1 200 Fine\r\nContent-Length: 2\r\n\r\nok", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"},
+		{"a length is written in one way", get, "HTTP/1.1 200 OK\r\nContent-Length: 002\r\n\r\nok", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"},
 		{"chunks are chunks", get, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"},
 		{"the end of the connection becomes a last chunk", get, "HTTP/1.0 200 OK\r\n\r\nok", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"},
 		{"HTTP/1.0 knows no chunks", get10, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n", "HTTP/1.0 200 OK\r\nConnection: close\r\n\r\nok"},

@@ -53,8 +53,7 @@ func parseBroken(raw []byte) *head {
 
 // asDenied makes a bad-request of what is no denial yet.
 func asDenied(err error) error {
-	var denial *allowlists.DeniedError
-	if err == nil || errors.As(err, &denial) {
+	if err == nil || isDenied(err) {
 		return err
 	}
 	return bad(err)
@@ -229,6 +228,10 @@ func (h *head) parseHost(value string) error {
 	port := h.target.Port
 	if h.form != formAuthority {
 		port = 80
+	}
+	if h.form == formAbsolute && value == h.claimed { // read already, with the same port
+		h.host = &h.target
+		return nil
 	}
 	host, err := allowlists.ParseTarget(value, port)
 	if err != nil {

@@ -1,7 +1,12 @@
 package proxy
 
 import (
+	"sync"
+	"sync/atomic"
+
 	"github.com/prometheus/client_golang/prometheus"
+
+	"sallyport/allowlists"
 )
 
 // metrics are the counters of DESIGN section 8 that are the proxy's. Labels
@@ -12,6 +17,25 @@ type metrics struct {
 	setup       prometheus.Histogram   // in seconds
 	bytes       *prometheus.CounterVec // pool, direction
 	packets     *prometheus.CounterVec // outcome
+	pools       sync.Map               // *poolMetrics by the pool's name
+}
+
+// poolMetrics are the counters of one pool, so that nothing is looked up by its
+// labels for each connection.
+type poolMetrics struct {
+	last atomic.Pointer[verdictMetric] // as the next verdict is mostly the same
+
+	carries        sync.Once // sets the rest: there is none for a pool that is only refused
+	open           prometheus.Gauge
+	sent, received prometheus.Counter
+}
+
+// A verdictMetric is the counter of one kind of verdict.
+type verdictMetric struct {
+	via     string
+	verdict allowlists.Verdict
+	reason  allowlists.Reason
+	count   prometheus.Counter
 }
 
 // newMetrics registers the counters; a nil registerer counts into nothing.
@@ -53,30 +77,59 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	return m, nil
 }
 
+// pool gives the counters of a pool.
+func (m *metrics) pool(name string) *poolMetrics {
+	if known, ok := m.pools.Load(name); ok {
+		return known.(*poolMetrics)
+	}
+	known, _ := m.pools.LoadOrStore(name, new(poolMetrics))
+	return known.(*poolMetrics)
+}
+
+// carrying is pool for one that carries something.
+func (m *metrics) carrying(name string) *poolMetrics {
+	of := m.pool(name)
+	of.carries.Do(func() {
+		of.open, of.sent, of.received = m.open.WithLabelValues(name), m.bytes.WithLabelValues(name, "sent"), m.bytes.WithLabelValues(name, "received")
+	})
+	return of
+}
+
 // decided counts a first verdict.
-func (m *metrics) decided(rec *ConnRecord) {
-	m.connections.WithLabelValues(rec.Subject.Pool, rec.Via, rec.Decision.Verdict.String(), rec.Decision.Reason.String()).Inc()
+func (m *metrics) decided(rec *ConnRecord) { m.verdict(m.pool(rec.Subject.Pool), rec) }
+
+// verdict is decided in a pool.
+func (m *metrics) verdict(of *poolMetrics, rec *ConnRecord) {
+	verdict, reason := rec.Decision.Verdict, rec.Decision.Reason
+	last := of.last.Load()
+	if last == nil || last.via != rec.Via || last.verdict != verdict || last.reason != reason {
+		last = &verdictMetric{rec.Via, verdict, reason, m.connections.WithLabelValues(rec.Subject.Pool, rec.Via, verdict.String(), reason.String())}
+		of.last.Store(last)
+	}
+	last.count.Inc()
 }
 
 // opened counts a first verdict that let something through.
 func (m *metrics) opened(rec *ConnRecord) {
-	m.decided(rec)
-	m.open.WithLabelValues(rec.Subject.Pool).Inc()
+	of := m.carrying(rec.Subject.Pool)
+	m.verdict(of, rec)
+	of.open.Inc()
 	m.setup.Observe(rec.Took.Seconds())
 }
 
 // closed ends what opened counted, and counts the bytes of a request; those of
 // a tunnel are counted while it carries them.
 func (m *metrics) closed(rec *ConnRecord) {
-	m.open.WithLabelValues(rec.Subject.Pool).Dec()
+	of := m.carrying(rec.Subject.Pool)
+	of.open.Dec()
 	if rec.Via == ViaHTTP {
-		sent, received := m.counters(rec.Subject.Pool)
-		sent.Add(float64(rec.Sent))
-		received.Add(float64(rec.Received))
+		of.sent.Add(float64(rec.Sent))
+		of.received.Add(float64(rec.Received))
 	}
 }
 
 // counters are those of a tunnel's bytes.
 func (m *metrics) counters(pool string) (sent, received prometheus.Counter) {
-	return m.bytes.WithLabelValues(pool, "sent"), m.bytes.WithLabelValues(pool, "received")
+	of := m.carrying(pool)
+	return of.sent, of.received
 }

@@ -102,12 +102,13 @@ func (r *response) WriteHeader(status int) {
 	fields := r.Header()
 	trailers := fields["Trailer"]
 	stripHopByHop(fields)
-	fields.Del("Content-Length")
+	said := fields["Content-Length"]
+	delete(fields, "Content-Length")
 	r.bodies = r.head.method != "HEAD" && status != 204 && status != 304
 	r.stays = r.keep()
 	switch {
 	case r.length >= 0 && status != 204:
-		fields.Set("Content-Length", strconv.FormatInt(r.length, 10))
+		fields["Content-Length"] = lengthField(said, r.length)
 		r.left = r.length
 	case !r.bodies:
 	case r.head.minor == 1:
@@ -126,12 +127,25 @@ func (r *response) WriteHeader(status int) {
 		fields.Set("Connection", "keep-alive")
 	}
 	r.send(func() error {
-		_, _ = r.out.WriteString("HTTP/1." + strconv.Itoa(r.head.minor) + " " + strconv.Itoa(status) + " " + http.StatusText(status) + "\r\n")
+		line := append(r.out.AvailableBuffer(), "HTTP/1."...)
+		line = append(strconv.AppendInt(line, int64(r.head.minor), 10), ' ')
+		line = append(strconv.AppendInt(line, int64(status), 10), ' ')
+		line = append(append(line, http.StatusText(status)...), "\r\n"...)
+		_, _ = r.out.Write(line)
 		_ = fields.Write(r.out) // turns line ends inside values into spaces
 		_, err := r.out.WriteString("\r\n")
 		return err
 	})
 	r.fields = nil // what comes now are trailers
+}
+
+// lengthField is the value of Content-Length: what was said, if it says this.
+func lengthField(said []string, length int64) []string {
+	var digits [20]byte
+	if text := strconv.AppendInt(digits[:0], length, 10); len(said) != 1 || said[0] != string(text) {
+		return []string{string(text)}
+	}
+	return said
 }
 
 // Write sends body bytes. For a response without a body it drops them, as

@@ -33,6 +33,7 @@ type trip struct {
 	pool    *allowlists.Pool
 	by      allowlists.Decision // on name and port, or on the address asked for
 	setup   time.Duration       // until the 2xx; 0 before it
+	reused  candidate           // the address of an earlier request's connection, as judged for this one
 
 	// Of a redirected connection.
 	answered []string // the names that this pool was answered with for its destination

@@ -74,7 +74,7 @@ func (t *trip) opened(upstream netip.Addr) {
 	rec := t.write(PhaseOpen, func(rec *ConnRecord) {
 		if upstream.IsValid() && !rec.Addr.IsValid() { // a connection of an earlier request
 			rec.Addr = upstream
-			rec.Decision = t.decideAddr(t.pool, t.by, upstream, time.Now())
+			rec.Decision = t.judged(upstream)
 		}
 		if rec.DNSIDs == nil && t.s.known.target == t.target {
 			rec.DNSIDs = t.s.known.ids
@@ -94,11 +94,12 @@ func (t *trip) progress(sent, received int64) {
 func (t *trip) closed(sent, received int64, err error) {
 	t.write(PhaseClose, func(rec *ConnRecord) {
 		rec.Sent, rec.Received = sent, received
-		var denial *allowlists.DeniedError
-		switch {
-		case errors.As(err, &denial):
+		if err == nil {
+			return
+		}
+		if denial := (*allowlists.DeniedError)(nil); errors.As(err, &denial) {
 			rec.blame(denial)
-		case err != nil:
+		} else {
 			rec.Err = err.Error()
 		}
 	}, t.s.server.metrics.closed)
@@ -129,7 +130,16 @@ func (t *trip) generation() uint64 { return t.policy.Generation() }
 
 // reusable reports whether an open connection to addr may carry the request.
 func (t *trip) reusable(addr netip.Addr) bool {
-	return t.decideAddr(t.pool, t.by, addr, time.Now()).Allowed()
+	t.reused = candidate{addr, t.decideAddr(t.pool, t.by, addr, time.Now())}
+	return t.reused.decision.Allowed()
+}
+
+// judged is what reusable found of an address, or is now if it was not asked.
+func (t *trip) judged(addr netip.Addr) allowlists.Decision {
+	if t.reused.addr == addr {
+		return t.reused.decision
+	}
+	return t.decideAddr(t.pool, t.by, addr, time.Now())
 }
 
 // dial connects to the request's host. A panic is an internal-error, as this may

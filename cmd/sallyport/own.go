@@ -34,12 +34,15 @@ func (o *ownAddrs) set(bound []netip.AddrPort) {
 // contains reports whether addr is one of our own listeners.
 func (o *ownAddrs) contains(addr netip.AddrPort) bool {
 	o.mu.RLock()
-	hit, fresh := o.ports[addr.Port()], time.Since(o.readAt) < localAge
-	ip := addr.Addr().Unmap().WithZone("")
+	if !o.ports[addr.Port()] { // nearly all
+		o.mu.RUnlock()
+		return false
+	}
+	ip, fresh := addr.Addr().Unmap().WithZone(""), time.Since(o.readAt) < localAge
 	local := ip.IsLoopback() || ip.IsUnspecified() || o.local[ip]
 	o.mu.RUnlock()
-	if !hit || local || fresh {
-		return hit && local
+	if local || fresh {
+		return local
 	}
 	o.read()
 	o.mu.RLock()
