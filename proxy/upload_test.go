@@ -292,15 +292,13 @@ func TestAuditPassesTheLimit(t *testing.T) {
 	p := pool(rule("good.example:"+d.port, limited(3000)))
 	p.Mode = allowlists.Audit
 	w := newWorld(t, p)
-	under, over := w.tunnel("good.example:"+d.port), w.tunnel("good.example:"+d.port)
-	under.sends(1000)
-	_ = under.Close()
-	over.sends(9000)
-	_ = over.Close()
 	for _, want := range []struct {
 		sent   int64
 		reason allowlists.Reason
 	}{{1000, allowlists.Allowed}, {9000, allowlists.AllowedByAudit}} {
+		c := w.tunnel("good.example:" + d.port)
+		c.sends(int(want.sent))
+		_ = c.Close()
 		rec := w.wait("a close", func(r proxy.ConnRecord) bool { return r.Phase == proxy.PhaseClose && r.Sent == want.sent })
 		if d := rec.Decision; d.Reason != want.reason || d.Verdict != allowlists.Allow || want.reason == allowlists.AllowedByAudit && d.Would != allowlists.UploadLimit {
 			t.Errorf("%d bytes: %s, would %s", want.sent, d.Reason, d.Would)
