@@ -6,10 +6,8 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
-	"os/signal"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -51,7 +49,7 @@ be read or is no known log, 2 for a faulty command line or configuration; with
 			"  sallyport correlate -c sallyport.yaml --dns dns.log --proxy ssl.log http.log conn.log\n" +
 			"  zcat old/*.gz | sallyport correlate --dns - --proxy access.log --format table",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM)
+			ctx, stop := untilInterrupted(cmd.Context())
 			defer stop()
 			return options.run(ctx, cmd, args)
 		},

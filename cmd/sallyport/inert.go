@@ -21,6 +21,17 @@ func printable(text string) string {
 	}, text)
 }
 
+// shownMost is how many characters of a name stand in a line of text.
+const shownMost = 260
+
+// brief is printable, cut to shownMost.
+func brief(text string) string {
+	if text = printable(text); len(text) > shownMost {
+		return text[:shownMost] + "..."
+	}
+	return text
+}
+
 // inert keeps lines of our own, which may hold names of files in any script,
 // from steering a terminal: control characters and those that turn the order of
 // writing around become "?". Ends of lines and tabs stay.

@@ -5,11 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os/signal"
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -47,7 +45,7 @@ for a faulty command line or configuration. docs/suggest.md has more.`,
 			"  sallyport replay -c new.yaml --old sallyport.yaml events.jsonl\n" +
 			"  zcat old/*.gz | sallyport replay -c sallyport.yaml --enforce --format json -",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM)
+			ctx, stop := untilInterrupted(cmd.Context())
 			defer stop()
 			return options.run(ctx, cmd, args)
 		},

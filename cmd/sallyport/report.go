@@ -5,11 +5,9 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"os/signal"
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -47,7 +45,7 @@ configuration. docs/report.md has more.`,
 			"  sallyport report -c sallyport.yaml --pool build --since 7d --format html /var/log/sallyport/events.jsonl* > report.html\n" +
 			"  zcat old/*.gz | sallyport report --format json - | jq .refusals",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM)
+			ctx, stop := untilInterrupted(cmd.Context())
 			defer stop()
 			return options.run(ctx, cmd, args)
 		},

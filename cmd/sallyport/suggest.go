@@ -6,9 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -49,7 +47,7 @@ docs/suggest.md has more.`,
 			"  sallyport suggest -c sallyport.yaml --pool build --min-jobs 1 --format yaml events.jsonl\n" +
 			"  sallyport suggest -c sallyport.yaml --write events.jsonl && sallyport replay -c sallyport.yaml --enforce events.jsonl",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM)
+			ctx, stop := untilInterrupted(cmd.Context())
 			defer stop()
 			return options.run(ctx, cmd, args)
 		},
@@ -236,7 +234,7 @@ func tellLeftOut(stderr io.Writer, result *suggest.Result) {
 		fmt.Fprintf(stderr, "pool %s: %s, %s, %d for review, %d left out\n", p.Pool, counted(len(p.Presets), "preset"), counted(len(p.Allow), "line"), len(p.Review), len(p.Left)+p.More)
 		for j := range p.Left[:min(len(p.Left), maxLeftOut)] {
 			l := &p.Left[j]
-			fmt.Fprintf(stderr, "  left out: %s: %s (%s)\n", printable(l.Target), printable(l.Why), l.Evidence)
+			fmt.Fprintf(stderr, "  left out: %s: %s (%s)\n", brief(l.Target), printable(l.Why), l.Evidence)
 		}
 		if more := len(p.Left) - maxLeftOut; more > 0 {
 			fmt.Fprintf(stderr, "  and %d more; --format json has them\n", more)
