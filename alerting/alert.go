@@ -86,7 +86,7 @@ type Alert struct {
 	Summary  string          `json:"summary"`
 	Key      string          `json:"key"` // names the group: alert/pool/subject
 	Pool     string          `json:"pool"`
-	Client   netip.Addr      `json:"client,omitzero"` // the first
+	Client   netip.Addr      `json:"client,omitzero"` // of the first event
 	Job      *allowlists.Job `json:"job,omitempty"`   // of the first
 	Reason   string          `json:"reason,omitempty"`
 	Count    int             `json:"count"`    // findings so far

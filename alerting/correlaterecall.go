@@ -47,7 +47,7 @@ func (c *correlator) reopen(e *Event) {
 			ID: e.ID, Alert: e.Alert, Severity: severity, Key: e.Key, Summary: e.Summary, Pool: e.Pool, Client: e.Client, Job: e.Job,
 			First: e.First, Evidence: e.Evidence, Host: e.Host, Port: e.Port, IP: e.IP, Suggest: e.Suggest,
 		}, Opened: now, Shares: make(map[string]*share)}
-		g.addClient(e.Client)
+		g.addClient(e.Subject().Key())
 		if c.groups.isFold(g) {
 			g.Fold, g.More = &fold{room: &c.groups.foldRoom, list: c.groups.limits.foldListed}, true
 		}

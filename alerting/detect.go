@@ -32,7 +32,8 @@ type finding struct {
 	alert    string
 	severity Severity
 	pool     string
-	client   netip.Addr
+	client   netip.Addr // by which groups are kept apart: allowlists.Subject.Key
+	asker    netip.Addr // the client as the event has it, for people
 	job      *allowlists.Job
 	subject  string // names the group, with alert and pool
 	summary  string // one sentence, without the count
@@ -64,7 +65,7 @@ func (f *finding) spell() {
 // found begins a finding about an event.
 func found(e *Event, alert string, severity Severity) finding {
 	return finding{
-		alert: alert, severity: severity, pool: e.Pool, client: e.Subject().Key(), job: e.Job, reason: e.Cause().String(),
+		alert: alert, severity: severity, pool: e.Pool, client: e.Subject().Key(), asker: e.Client, job: e.Job, reason: e.Cause().String(),
 		host: hostOf(e), port: e.Port, ip: e.IP, evidence: []string{e.ID}, time: e.Time,
 	}
 }

@@ -27,7 +27,7 @@ func (d *addressMismatch) observe(e *Event, _ time.Time) []finding {
 	f := found(e, AlertAddressMismatch, Medium)
 	f.subject = f.host
 	f.ip = e.Original
-	f.summary = fmt.Sprintf("%s claimed %s at %s, an address that the name never had in %s", f.client, destination(f.host, f.ip, f.port), f.ip, poolName(f.pool))
+	f.summary = fmt.Sprintf("%s claimed %s at %s, an address that the name never had in %s", f.asker, destination(f.host, f.ip, f.port), f.ip, poolName(f.pool))
 	return []finding{f}
 }
 

@@ -58,7 +58,7 @@ func deniedWords(f *finding, e *Event) {
 	if isPacket(e) {
 		what = e.Via + " to " + what
 	}
-	f.summary = fmt.Sprintf("%s was refused to %s in %s (%s)", what, f.client, poolName(f.pool), f.reason)
+	f.summary = fmt.Sprintf("%s was refused to %s in %s (%s)", what, f.asker, poolName(f.pool), f.reason)
 	if deniedReasons[e.Reason] {
 		f.suggest = allowLine(e)
 	}

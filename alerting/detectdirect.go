@@ -33,11 +33,11 @@ func (d *direct) observe(e *Event, now time.Time) []finding {
 	}
 	f := found(e, AlertDirectIP, High)
 	f.subject = directSubject(e)
-	f.summary = fmt.Sprintf("%s connected to %s, an address that no answer gave %s", f.client, destination("", e.IP, e.Port), poolName(f.pool))
+	f.summary = fmt.Sprintf("%s connected to %s, an address that no answer gave %s", f.asker, destination("", e.IP, e.Port), poolName(f.pool))
 	f.suggest = allowLine(e)
 	if a, ok := d.past.last(e.Pool, e.IP); ok && a.time.Before(e.Time) {
 		f.evidence = []string{a.id, e.ID}
-		f.summary = fmt.Sprintf("%s connected to %s, which %s was given for %s %s before: that answer is no longer good", f.client,
+		f.summary = fmt.Sprintf("%s connected to %s, which %s was given for %s %s before: that answer is no longer good", f.asker,
 			destination("", e.IP, e.Port), poolName(f.pool), a.host, e.Time.Sub(a.time).Round(time.Second))
 	}
 	return []finding{f}
@@ -78,7 +78,7 @@ func (d *direct) afterRefusal(e *Event, now time.Time) (finding, bool) {
 	if isPacket(e) {
 		did = "sent " + e.Via + " to"
 	}
-	f.summary = fmt.Sprintf("%s was refused to %s, which then %s %s directly, %s", name.host, f.client, did, destination("", e.IP, e.Port), how)
+	f.summary = fmt.Sprintf("%s was refused to %s, which then %s %s directly, %s", name.host, f.asker, did, destination("", e.IP, e.Port), how)
 	return f, true
 }
 

@@ -153,7 +153,7 @@ func (d *dnsTunnel) found(e *Event, t *dnsfilter.Tally) finding {
 		does = "writes data as " + tool + " does into names"
 	}
 	f.summary = fmt.Sprintf("%s %s under %s: %d new ones and %s within %s, %s within 24h; %s (%s)",
-		f.client, does, t.Domain, t.Names, kibibytes(t.Bytes), short(d.window), kibibytes(t.DayBytes), whatLeft(e, t), shape(t))
+		f.asker, does, t.Domain, t.Names, kibibytes(t.Bytes), short(d.window), kibibytes(t.DayBytes), whatLeft(e, t), shape(t))
 	return f
 }
 

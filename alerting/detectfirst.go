@@ -28,7 +28,7 @@ func (d *firstSeen) observe(e *Event, now time.Time) []finding {
 	}
 	f := found(e, AlertFirstSeen, Medium)
 	f.subject = to
-	f.summary = fmt.Sprintf("%s reached %s, which is allowed but new for %s", f.client, to, poolName(f.pool))
+	f.summary = fmt.Sprintf("%s reached %s, which is allowed but new for %s", f.asker, to, poolName(f.pool))
 	return []finding{f}
 }
 

@@ -62,7 +62,7 @@ func (d *lookalike) observe(e *Event, _ time.Time) []finding {
 	if what != f.subject {
 		what += " of " + f.subject
 	}
-	f.summary = fmt.Sprintf("%s asked for %s in %s, which allows %s, %s", f.client, what, poolName(f.pool), like.allowed, like.how)
+	f.summary = fmt.Sprintf("%s asked for %s in %s, which allows %s, %s", f.asker, what, poolName(f.pool), like.allowed, like.how)
 	return []finding{f}
 }
 

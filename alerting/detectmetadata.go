@@ -21,7 +21,7 @@ func (d *metadataAccess) observe(e *Event, now time.Time) []finding {
 	}
 	f := found(e, AlertMetadataAccess, High)
 	f.subject = e.Time.UTC().Format(time.DateOnly)
-	f.summary = fmt.Sprintf("%s tried the cloud metadata address %s in %s", f.client, destination("", e.IP, e.Port), poolName(f.pool))
+	f.summary = fmt.Sprintf("%s tried the cloud metadata address %s in %s", f.asker, destination("", e.IP, e.Port), poolName(f.pool))
 	if e.Via == "http" && e.Method != "" && e.Method != "CONNECT" {
 		f.severity = Critical
 		f.summary += ", with a request"

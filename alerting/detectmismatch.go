@@ -27,7 +27,7 @@ func (sniMismatch) observe(e *Event, _ time.Time) []finding {
 		claim = "another"
 	}
 	claim, _ = cut(claim, 253)
-	f.summary = fmt.Sprintf("%s asked for %s, but %s %s", f.client, destination(f.host, f.ip, f.port), where, claim)
+	f.summary = fmt.Sprintf("%s asked for %s, but %s %s", f.asker, destination(f.host, f.ip, f.port), where, claim)
 	return []finding{f}
 }
 

@@ -31,7 +31,7 @@ func (policyTrouble) observe(e *Event, _ time.Time) []finding {
 	}
 	if e.ID != "" {
 		f.evidence = []string{e.ID}
-		f.pool, f.client = e.Pool, e.Subject().Key()
+		f.pool, f.client, f.asker = e.Pool, e.Subject().Key(), e.Client
 	}
 	return []finding{f}
 }

@@ -20,13 +20,13 @@ func (foreignResolver) observe(e *Event, _ time.Time) (findings []finding) {
 		if f.subject = f.host; f.subject == "" && f.ip.IsValid() {
 			f.subject = f.ip.String()
 		}
-		f.summary = fmt.Sprintf("%s wanted the resolver %s in %s", f.client, destination(f.host, f.ip, f.port), poolName(f.pool))
+		f.summary = fmt.Sprintf("%s wanted the resolver %s in %s", f.asker, destination(f.host, f.ip, f.port), poolName(f.pool))
 		findings = append(findings, f)
 	}
 	if e.Kind == KindDNS && e.Resolver.IsValid() {
 		f := found(e, AlertForeignResolver, High)
 		f.subject, f.host, f.ip, f.port = e.Resolver.String(), "", e.Resolver, 53
-		f.summary = fmt.Sprintf("%s wanted the resolver %s in %s; we answered in its place", f.client, destination("", f.ip, f.port), poolName(f.pool))
+		f.summary = fmt.Sprintf("%s wanted the resolver %s in %s; we answered in its place", f.asker, destination("", f.ip, f.port), poolName(f.pool))
 		findings = append(findings, f)
 	}
 	return findings

@@ -77,7 +77,7 @@ func (d *uploadVolume) observe(e *Event, now time.Time) []finding {
 	more := d.since(e)
 	if e.Cause() == allowlists.UploadLimit {
 		f := d.found(e)
-		f.summary = fmt.Sprintf("%s sent %s to %s, past the upload_limit of the rule, in %s", f.client, SizeText(e.Sent), f.subject, poolName(f.pool))
+		f.summary = fmt.Sprintf("%s sent %s to %s, past the upload_limit of the rule, in %s", f.asker, SizeText(e.Sent), f.subject, poolName(f.pool))
 		return []finding{f}
 	}
 	if d.baseline == nil || more <= 0 {
@@ -98,7 +98,7 @@ func (d *uploadVolume) observe(e *Event, now time.Time) []finding {
 	}
 	h.told = true
 	f := d.found(e)
-	f.summary = fmt.Sprintf("%s sent %s to %s within an hour; usual in %s is %s", f.client, SizeText(h.sent), to, poolName(f.pool), SizeText(usual))
+	f.summary = fmt.Sprintf("%s sent %s to %s within an hour; usual in %s is %s", f.asker, SizeText(h.sent), to, poolName(f.pool), SizeText(usual))
 	return []finding{f}
 }
 

@@ -71,14 +71,23 @@ func newGroup(key string, f *finding, now time.Time) *group {
 	id := sha256.Sum256([]byte(key + "\x00" + strings.Join(f.evidence, " ") + "\x00" + f.time.UTC().Format(time.RFC3339Nano)))
 	g := &group{
 		Alert: Alert{
-			ID: groupID.EncodeToString(id[:8])[:12], Alert: f.alert, Severity: f.severity, Key: key, Pool: f.pool, Client: f.client,
+			ID: groupID.EncodeToString(id[:8])[:12], Alert: f.alert, Severity: f.severity, Key: key, Pool: f.pool, Client: f.asker,
 			Job: f.job, Reason: f.reason, First: f.time, Last: f.time, Host: f.host, Port: f.port, IP: f.ip,
 			Suggest: f.suggest,
 		},
 		Opened: now, Shares: make(map[string]*share),
 	}
 	g.Summary, _ = cut(f.summary, maxAlertText)
+	g.addClient(f.client)
 	return g
+}
+
+// owner is the client that the group counts as one of; zero if it is not known.
+func (g *group) owner() netip.Addr {
+	if !g.Client.IsValid() || len(g.Clients) == 0 {
+		return netip.Addr{}
+	}
+	return g.Clients[0]
 }
 
 // groupID writes ids as allowlists.NewID does.

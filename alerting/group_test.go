@@ -108,6 +108,41 @@ func TestEachKindFoldsPerClient(t *testing.T) {
 	}
 }
 
+// TestAlertsNameTheClientAsItsEventDoes: who looks for the client of an alert
+// finds its events, though groups are kept apart by machine.
+func TestAlertsNameTheClientAsItsEventDoes(t *testing.T) {
+	for _, c := range []struct{ first, others, machine, key string }{
+		{"127.77.0.9", "127.78.0.%d", "", "127.0.0.1"},
+		{"fd00:20::7", "fd00:20::1:%d", "10.20.0.7", "10.20.0.7"},
+		{"10.20.0.9", "10.20.0.9", "", "10.20.0.9"},
+	} {
+		correlator := newCorrelator(t, alerting.CorrelatorSetup{})
+		refused := func(host, from string) alerting.Event {
+			return connect(host, 443, func(e *alerting.Event) {
+				e.Client, e.Verdict, e.Reason, e.Phase = netip.MustParseAddr(from), allowlists.Deny, allowlists.NotInAllowlist, alerting.PhaseRefused
+				if c.machine != "" {
+					e.Machine = netip.MustParseAddr(c.machine)
+				}
+			})
+		}
+		correlator.Take(refused("evil.example", c.first))
+		if a := correlator.Alerts()[0]; a.Client.String() != c.first || a.Summary != "evil.example:443 was refused to "+c.first+" in pool build (not-in-allowlist)" {
+			t.Errorf("%s: the alert is of %s and says %q", c.first, a.Client, a.Summary)
+		}
+		for i := range 25 {
+			from := c.others
+			if strings.Contains(from, "%") {
+				from = fmt.Sprintf(from, i+1)
+			}
+			correlator.Take(refused(fmt.Sprintf("evil%d.example", i), from))
+		}
+		all := correlator.Alerts()
+		if len(all) != 1 || all[0].Key != "denied-egress/build/client "+c.key || all[0].Client.String() != c.first || !strings.Contains(all[0].Summary, " "+c.first+" in pool build") {
+			t.Errorf("%s: folded into %s: %+v", c.first, summarise(all), all[0])
+		}
+	}
+}
+
 func TestUnknownClientsOfAPoolFoldTogether(t *testing.T) {
 	c := newCorrelator(t, alerting.CorrelatorSetup{})
 	for i := range 25 {

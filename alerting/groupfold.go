@@ -110,7 +110,7 @@ func (g *group) describeFold() {
 	case 0:
 		who = "unknown clients"
 	case 1:
-		who = g.Clients[0].String()
+		who = cmp.Or(g.Client, g.Clients[0]).String()
 	}
 	more := ""
 	if g.More {
@@ -134,7 +134,7 @@ func (s *groups) foldInto(key string, members []*group) *group {
 	if into == nil {
 		first := members[0]
 		f := finding{
-			alert: first.Alert.Alert, severity: first.Severity, pool: first.Pool, client: first.Client, job: first.Job,
+			alert: first.Alert.Alert, severity: first.Severity, pool: first.Pool, client: first.owner(), asker: first.Client, job: first.Job,
 			evidence: first.Evidence[:min(1, len(first.Evidence))], time: first.First, reason: first.Reason,
 		}
 		into = newGroup(key, &f, first.Opened)
@@ -221,7 +221,7 @@ func (of foldOf) appendKey(b []byte) []byte {
 func (f *finding) foldOf() foldOf { return foldOf{f.alert, clientOf{f.pool, f.client}, f.severity} }
 
 func (g *group) foldOf() foldOf {
-	return foldOf{g.Alert.Alert, clientOf{g.Pool, g.Client}, g.Severity}
+	return foldOf{g.Alert.Alert, clientOf{g.Pool, g.owner()}, g.Severity}
 }
 
 // foldable reports whether the group may fold with others of its client:
