@@ -238,6 +238,7 @@ func TestModes(t *testing.T) {
 		{"harden-runner", "jobs: {a: {steps: [{uses: step-security/harden-runner@v2, with: {egress-policy: audit}}]}}", "imported", "audit"},
 		{"harden-runner", "with: {egress-policy: block, allowed-endpoints: a.example}", "imported", "enforce"},
 		{"harden-runner", "allowed-endpoints: a.example", "imported", "enforce"},
+		{"harden-runner", "- uses: actions/checkout@v4\n- uses: step-security/harden-runner@v2\n  with: {egress-policy: audit, allowed-endpoints: a.example}\n", "imported", "audit"},
 		{"smokescreen", "{version: v1, services: [{name: x, action: report}]}", "x", "audit"},
 		{"smokescreen", "{version: v1, services: [{name: x, action: odd}]}", "x", "enforce"},
 		{"cargowall", "with: {mode: audit, allowed-hosts: a.example}", "imported", "audit"},

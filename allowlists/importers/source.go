@@ -114,11 +114,12 @@ type actionInput struct {
 	with *diag.Node
 }
 
-// actionInputs finds the steps of a workflow or an action that use an action of
-// GitHub. A mapping that has one of the keys itself is such a "with".
+// actionInputs finds the steps of a workflow or an action, or of a list of steps
+// that was cut from one, that use an action of GitHub. A mapping that has one of
+// the keys itself is such a "with".
 func actionInputs(root *diag.Node, action string, keys ...string) []actionInput {
 	if root.Kind != diag.Map {
-		return nil
+		return stepInputs(nil, "", root, action)
 	}
 	if with := root.Get("with"); with != nil && with.Kind == diag.Map {
 		return []actionInput{{with: with}}

@@ -16,9 +16,10 @@ func newCheck() *cobra.Command {
 	var strict, defaults bool
 	cmd := &cobra.Command{
 		Use:   "check",
-		Short: "Check a configuration: every error and warning at once",
-		Long: `Check a configuration and print every error and warning with its place. Exit
-code 0 if it can be used, 1 with --strict if there are warnings, 2 if there are errors.`,
+		Short: "Check a configuration: every error at once, or every warning",
+		Long: `Check a configuration and print every error with its place, or, where there is
+none, every warning. Exit code 0 if it can be used, 1 with --strict if there are
+warnings, 2 if there are errors.`,
 		Example: "  sallyport check -c sallyport.yaml\n  sallyport check --strict -c /etc/sallyport\n  sallyport check --defaults",
 		Args:    configByFlag,
 		RunE: func(cmd *cobra.Command, _ []string) error {
