@@ -10,6 +10,7 @@ import (
 const (
 	feedStall = time.Second     // a line that is not out by then means a stall
 	feedDrain = 5 * time.Second // how long events are handed on after the end
+	feedRest  = 20 * time.Microsecond
 )
 
 // The system events that this package and the daemon record. docs/events.md
@@ -40,6 +41,9 @@ func (a *Alerting) feed(ctx context.Context) {
 	defer stop()
 
 	last := a.resume(draining)
+	rest := time.NewTimer(0)
+	defer rest.Stop()
+	handed := 0 // since the last rest
 	var batch [64]queuedEvent
 	for {
 		a.tellNotices()
@@ -47,7 +51,10 @@ func (a *Alerting) feed(ctx context.Context) {
 		switch {
 		case n > 0:
 			last = a.hand(batch[:n], last, draining)
-			runtime.Gosched() // lines are out by the hundreds, and who answers questions shall not wait for all of them
+			if handed += n; handed >= a.queue.waiting()/4 {
+				letOthers(rest)
+				handed = 0
+			}
 		case a.queue.gap() > 0:
 			last = a.readGap(last, draining)
 		default:
@@ -65,6 +72,17 @@ func (a *Alerting) feed(ctx context.Context) {
 			return
 		default:
 		}
+	}
+}
+
+// letOthers rests for a moment where there is one processor only. Lines are out
+// by the hundreds, and who answers questions shall not wait until all of those
+// events were handed on. To yield would not do: Go looks at the network when
+// nobody can run, or after 10 ms.
+func letOthers(rest *time.Timer) {
+	if runtime.GOMAXPROCS(0) == 1 {
+		rest.Reset(feedRest)
+		<-rest.C
 	}
 }
 

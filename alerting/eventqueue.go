@@ -62,6 +62,13 @@ func (q *eventQueue) pop(batch []queuedEvent) int {
 	return n
 }
 
+// waiting is how many events wait.
+func (q *eventQueue) waiting() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.items) - q.head
+}
+
 // gap is how many events are missing behind the last of the queue.
 func (q *eventQueue) gap() int64 {
 	q.mu.Lock()
