@@ -69,9 +69,13 @@ func (e *Event) begin(kind, id string, t time.Time, sub *allowlists.Subject, gen
 // plainAddr is addr without zone and unmapped.
 func plainAddr(addr netip.Addr) netip.Addr { return addr.WithZone("").Unmap() }
 
-// decided fills in a decision.
-func (e *Event) decided(d *allowlists.Decision) {
-	e.Verdict, e.Reason, e.Quiet, e.Rule = d.Verdict, d.Reason, d.Quiet, d.Rule.Where()
+// decided fills in a decision. where is d.Rule.Where(), or "" if nobody found
+// that out yet.
+func (e *Event) decided(d *allowlists.Decision, where string) {
+	if where == "" {
+		where = d.Rule.Where()
+	}
+	e.Verdict, e.Reason, e.Quiet, e.Rule = d.Verdict, d.Reason, d.Quiet, where
 	e.rules.decided, e.rules.quiet = d.Rule, d.QuietBy
 	if d.Reason == allowlists.AllowedByAudit {
 		e.Would = d.Would
@@ -81,7 +85,7 @@ func (e *Event) decided(d *allowlists.Decision) {
 // fromQuery makes a zero event that of a question.
 func (e *Event) fromQuery(r *dnsfilter.QueryRecord) {
 	e.begin(KindDNS, r.ID, r.Time, &r.Subject, r.Generation)
-	e.decided(&r.Decision)
+	e.decided(&r.Decision, r.Where)
 	e.By, e.Name, e.Host, e.Type, e.RCode = r.By, r.Name, r.Host.String(), typeName(r.Type), rcodeName(r.RCode)
 	e.Answers, e.Removed, e.CNAMEs = r.Answers, r.Removed, r.CNAMEs
 	e.Cached, e.Upstream, e.Search, e.TTL = r.Cached, r.Upstream, r.Search, r.TTL
@@ -92,7 +96,7 @@ func (e *Event) fromQuery(r *dnsfilter.QueryRecord) {
 // fromConn makes a zero event that of a connection.
 func (e *Event) fromConn(r *proxy.ConnRecord) {
 	e.begin(KindConn, r.ID, r.Time, &r.Subject, r.Generation)
-	e.decided(&r.Decision)
+	e.decided(&r.Decision, "")
 	e.Phase, e.Via, e.Method = r.Phase, r.Via, r.Method
 	e.Host, e.Port, e.IP, e.ClientPort = r.Host, r.Port, plainAddr(r.Addr), r.ClientPort
 	e.SNI, e.ALPN, e.ECH = r.SNI, r.ALPN, r.ECH

@@ -108,6 +108,7 @@ func (s *Server) prepare(raw, reply []byte, pool *allowlists.Pool, out *outcome,
 	case policy.Generation() != r.Generation || policy.Pool(pool.Name()) != pool:
 		return
 	}
+	r.Where = r.Rule.Where()
 	made := &ready{
 		key:  readyKey{pool, string(o.name()), o.qtype, o.flags, o.edns},
 		wire: slices.Clone(reply), entry: out.again.entry, until: policy.NextExpiry(r.Time), rest: *r,

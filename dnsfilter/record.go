@@ -29,6 +29,7 @@ type QueryRecord struct {
 	Host allowlists.Host // zero where Name has no canonical form
 	Type uint16
 	allowlists.Decision
+	Where    string       // Rule.Where(), if somebody found that out already; else ""
 	RCode    int          // of the reply; -1 where none was sent
 	Answers  []netip.Addr // addresses in the reply, hints of HTTPS and SVCB records too
 	Removed  []netip.Addr // addresses that the policy took out of it
