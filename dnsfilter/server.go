@@ -105,7 +105,7 @@ func New(cfg Config) (*Server, error) {
 		return nil, err
 	}
 	s.ask = s.upstreams.exchange
-	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.ctx, s.cancel = context.WithCancel(s.upstreams.ctx)
 	return s, nil
 }
 

@@ -70,7 +70,7 @@ type upstreams struct {
 	slots   chan struct{} // one token per question in flight
 	echoes  echoes
 
-	ctx    context.Context // ends with close
+	ctx    context.Context // ends with close, and so do those made from it
 	cancel context.CancelFunc
 
 	telling sync.Mutex // held while up is called
@@ -118,7 +118,7 @@ func newUpstreams(cfg upstreamConfig) (*upstreams, error) {
 	if u.up == nil {
 		u.up = func(string, bool) {}
 	}
-	u.ctx, u.cancel = context.WithCancel(context.Background())
+	u.ctx, u.cancel = context.WithCancel(context.WithValue(context.Background(), upstreamsKey{}, u))
 	names, known := make(map[string]int), make(map[string]bool)
 	for _, spec := range specs {
 		name := spec.name()
@@ -165,9 +165,12 @@ func (u *upstreams) exchange(ctx context.Context, name string, qtype uint16, fla
 	if err != nil {
 		return nil, "", err
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	defer context.AfterFunc(u.ctx, cancel)()
+	if ctx.Value(upstreamsKey{}) != u {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithCancel(ctx)
+		defer cancel()
+		defer context.AfterFunc(u.ctx, cancel)()
+	}
 	select {
 	case u.slots <- struct{}{}:
 		defer func() { <-u.slots }()
@@ -176,6 +179,10 @@ func (u *upstreams) exchange(ctx context.Context, name string, qtype uint16, fla
 	}
 	return u.failover(ctx, u.order(q), q)
 }
+
+// upstreamsKey is the key of contexts that end when upstreams close: they hold
+// these.
+type upstreamsKey struct{}
 
 // enter counts an exchange in; false after close.
 func (u *upstreams) enter() bool {

@@ -154,10 +154,7 @@ func (s *stream) enlist(q question) (uint16, *call, error) {
 	for s.waiting[id] != nil {
 		id++
 	}
-	query, err := q.pack(id, false)
-	if err != nil {
-		return 0, nil, err
-	}
+	query := q.pack(id, false)
 	c := &call{query: query, answer: make(chan []byte, 1)}
 	s.waiting[id] = c
 	return id, c, nil

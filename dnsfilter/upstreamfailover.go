@@ -98,19 +98,14 @@ func also(before, err error) error {
 
 // try is one attempt at one server, with its effect on the server's health.
 func (u *upstreams) try(ctx context.Context, up *upstream, q question) (*dns.Msg, error) {
-	attempt, cancel := context.WithTimeout(ctx, u.timeout)
-	defer cancel()
 	began := time.Now()
-	reply, err := up.transport.ask(attempt, q)
+	reply, err := u.attempt(ctx, up, q, began)
 	if err == nil {
 		if up.health.answered(time.Now()) {
 			u.log.Info().Str("upstream", up.name).Msg("upstream answers again")
 			u.tell(up)
 		}
 		return reply, nil
-	}
-	if attempt.Err() != nil {
-		err = ended(attempt)
 	}
 	// An attempt cut short by the caller says nothing about the server.
 	if ctx.Err() != nil && (errors.Is(err, context.Canceled) || time.Since(began) < u.timeout/2) {
@@ -121,6 +116,24 @@ func (u *upstreams) try(ctx context.Context, up *upstream, q question) (*dns.Msg
 		u.tell(up)
 	}
 	return nil, err
+}
+
+// attempt asks one server, for u.timeout at most.
+func (u *upstreams) attempt(ctx context.Context, up *upstream, q question, now time.Time) (*dns.Msg, error) {
+	if t, ok := up.transport.(*udpTransport); ok { // which needs no timer for that
+		reply, err := t.askBy(ctx, q, now.Add(u.timeout))
+		if err != nil && ctx.Err() != nil {
+			err = ended(ctx)
+		}
+		return reply, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, u.timeout)
+	defer cancel()
+	reply, err := up.transport.ask(ctx, q)
+	if err != nil && ctx.Err() != nil {
+		err = ended(ctx)
+	}
+	return reply, err
 }
 
 // tell passes an upstream's state on. Under the lock, whoever tells last tells

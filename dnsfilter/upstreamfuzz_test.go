@@ -17,10 +17,7 @@ func FuzzResponse(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	query, err := q.pack(0x1234, false)
-	if err != nil {
-		f.Fatal(err)
-	}
+	query := q.pack(0x1234, false)
 	msg := new(dns.Msg)
 	if err := msg.Unpack(query); err != nil {
 		f.Fatal(err)
@@ -81,7 +78,7 @@ func FuzzResponse(f *testing.F) {
 
 func TestHeaderThatLiesIsMalformed(t *testing.T) {
 	q, _ := newQuestion("www.example", dns.TypeA, queryFlags{})
-	query, _ := q.pack(1, false)
+	query := q.pack(1, false)
 	liar := append([]byte(nil), query...)
 	liar[2] |= replyBit
 	for _, count := range []uint16{1, 2, maxRecords + 1, 65535} {
@@ -94,7 +91,7 @@ func TestHeaderThatLiesIsMalformed(t *testing.T) {
 
 func TestOnlyTheSameQuestionMatches(t *testing.T) {
 	q, _ := newQuestion("www.example", dns.TypeA, queryFlags{})
-	query, _ := q.pack(0x1234, false)
+	query := q.pack(0x1234, false)
 	end := questionEnd(query)
 	for _, test := range []struct {
 		name string
@@ -132,7 +129,7 @@ func TestOnlyTheSameQuestionMatches(t *testing.T) {
 
 func TestCountsMustBeTrueAndBounded(t *testing.T) {
 	q, _ := newQuestion("www.example", dns.TypeA, queryFlags{})
-	query, _ := q.pack(1, false)
+	query := q.pack(1, false)
 	record := append([]byte{0, 0, 10, 0, 1, 0, 0, 0, 1, 0, 20}, make([]byte, 20)...) // NULL of 20 bytes at the root
 	message := func(claimed, sent int) []byte {
 		wire := append([]byte(nil), query[:questionEnd(query)+4]...)
@@ -157,11 +154,33 @@ func TestNamesThatCannotBeAsked(t *testing.T) {
 			t.Errorf("%q can be asked for", name)
 		}
 	}
-	q, err := newQuestion(`A\.b\065\255.Example`, dns.TypeA, queryFlags{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := q.pack(1, true); err != nil {
-		t.Error(err)
+}
+
+// TestAQuestionIsWhatALibraryWouldSend packs each kind with miekg/dns, too.
+func TestAQuestionIsWhatALibraryWouldSend(t *testing.T) {
+	for _, name := range []string{".", "example", "WWW.Example.", `A\.b\065\255.Example`, strings.Repeat("a", 63) + ".b", "_a-b.0"} {
+		for _, qtype := range []uint16{dns.TypeA, dns.TypeHTTPS, 65280} {
+			for _, flags := range []queryFlags{{}, {DO: true}, {CD: true}, {DO: true, CD: true}} {
+				q, err := newQuestion(name, qtype, flags)
+				if err != nil {
+					t.Fatal(err)
+				}
+				msg := dns.Msg{
+					MsgHdr:   dns.MsgHdr{Id: 0x1234, RecursionDesired: true, CheckingDisabled: flags.CD},
+					Question: []dns.Question{{Name: q.name, Qtype: qtype, Qclass: dns.ClassINET}},
+				}
+				msg.SetEdns0(ednsSize, flags.DO)
+				want, err := msg.Pack()
+				if err != nil {
+					t.Fatal(err)
+				}
+				if got := q.pack(0x1234, false); !bytes.Equal(got, want) {
+					t.Errorf("%s type %d %+v: got %x, want %x", name, qtype, flags, got, want)
+				}
+				if got := q.pack(0x1234, true); !bytes.EqualFold(got[headerSize:], want[headerSize:]) || !bytes.Equal(got[headerSize+len(q.wire):], want[headerSize+len(q.wire):]) {
+					t.Errorf("%s type %d %+v: mixed %x, want %x", name, qtype, flags, got, want)
+				}
+			}
+		}
 	}
 }

@@ -100,10 +100,7 @@ func newHTTPSTransport(spec upstreamSpec, roots *x509.CertPool, timeout time.Dur
 // ask implements transport. A question lost with a connection that had been in
 // use is asked once more, as on a stream.
 func (t *httpsTransport) ask(ctx context.Context, q question) (*dns.Msg, error) {
-	query, err := q.pack(0, false) // ID 0: RFC 8484 section 4.1
-	if err != nil {
-		return nil, err
-	}
+	query := q.pack(0, false) // ID 0: RFC 8484 section 4.1
 	reused := false
 	traced := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		GotConn: func(conn httptrace.GotConnInfo) { reused = conn.Reused },

@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/miekg/dns"
 )
@@ -35,6 +34,7 @@ var (
 // two flags. It does not change once made.
 type question struct {
 	name  string // lower case, with the final dot, presentation form
+	wire  string // the name as it travels
 	qtype uint16
 	flags queryFlags
 }
@@ -43,30 +43,35 @@ type question struct {
 func newQuestion(name string, qtype uint16, flags queryFlags) (question, error) {
 	q := question{name: lowerASCII(dns.Fqdn(name)), qtype: qtype, flags: flags}
 	var wire [maxNameWire]byte
-	if _, err := dns.PackDomainName(q.name, wire[:], 0, nil, false); err != nil || name == "" {
+	n, err := dns.PackDomainName(q.name, wire[:], 0, nil, false)
+	if err != nil || name == "" {
 		return q, errors.New("the name cannot be asked for")
 	}
+	q.wire = string(wire[:n])
 	return q, nil
 }
 
 // pack makes the message under the given ID; mix gives the letters of the name
 // a random case (0x20, draft-vixie-dnsext-dns0x20).
-func (q question) pack(id uint16, mix bool) ([]byte, error) {
-	msg := dns.Msg{
-		MsgHdr: dns.MsgHdr{Id: id, RecursionDesired: true, CheckingDisabled: q.flags.CD},
-		Question: []dns.Question{{
-			Name: q.name, Qtype: q.qtype, Qclass: dns.ClassINET,
-		}},
+func (q question) pack(id uint16, mix bool) []byte {
+	wire := make([]byte, 0, headerSize+len(q.wire)+4+optSize)
+	wire = binary.BigEndian.AppendUint16(wire, id)
+	cd, do := byte(0), byte(0)
+	if q.flags.CD {
+		cd = bitCD
 	}
-	msg.SetEdns0(ednsSize, q.flags.DO)
-	wire, err := msg.Pack()
-	if err != nil {
-		return nil, fmt.Errorf("packing the question: %w", err)
+	if q.flags.DO {
+		do = 0x80
 	}
+	wire = append(wire, bitRD, cd, 0, 1, 0, 0, 0, 0, 0, 1) // one question, one additional record
+	wire = append(wire, q.wire...)
 	if mix {
-		mixCase(wire[headerSize:questionEnd(wire)])
+		mixCase(wire[headerSize:])
 	}
-	return wire, nil
+	wire = binary.BigEndian.AppendUint16(wire, q.qtype)
+	wire = append(wire, 0, dns.ClassINET, 0, 0, byte(dns.TypeOPT))
+	wire = binary.BigEndian.AppendUint16(wire, ednsSize)
+	return append(wire, 0, 0, do, 0, 0, 0)
 }
 
 // mixCase gives each letter of a name in wire form a random case. Length bytes
@@ -171,7 +176,11 @@ func parseAnswer(q question, answer []byte) (*dns.Msg, error) {
 
 // lowerASCII lowers A to Z and leaves every other byte, unlike strings.ToLower.
 func lowerASCII(text string) string {
-	if !strings.ContainsFunc(text, func(r rune) bool { return 'A' <= r && r <= 'Z' }) {
+	first := 0
+	for first < len(text) && lowerByte(text[first]) == text[first] {
+		first++
+	}
+	if first == len(text) {
 		return text
 	}
 	lower := []byte(text)

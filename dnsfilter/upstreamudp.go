@@ -43,30 +43,37 @@ func newUDPTransport(addr netip.AddrPort, timeout time.Duration, sent *echoes) *
 	return &udpTransport{sockets: sockets{addr: addr}, echoes: sent, tcp: newStreamTransport(dialTCP(addr), timeout)}
 }
 
-// ask implements transport. A server that does not echo the case of the
-// question is asked again in lower case, and if it answers, is remembered.
+// ask implements transport.
 func (t *udpTransport) ask(ctx context.Context, q question) (*dns.Msg, error) {
+	return t.askBy(ctx, q, time.Now().Add(t.tcp.timeout))
+}
+
+// askBy is ask, but has an answer by a time, or fails with errUpstreamTimeout. A
+// server that does not echo the case of the question is asked again in lower
+// case, and if it answers, is remembered.
+func (t *udpTransport) askBy(ctx context.Context, q question, by time.Time) (*dns.Msg, error) {
 	mix := time.Now().UnixNano() >= t.lowerTill.Load()
-	reply, err := t.askOnce(ctx, q, mix)
+	reply, err := t.askOnce(ctx, q, mix, by)
 	if errors.Is(err, errCase) {
-		reply, err = t.askOnce(ctx, q, false)
+		reply, err = t.askOnce(ctx, q, false, by)
 		if err == nil || errors.Is(err, errTruncated) {
 			t.lowerTill.Store(time.Now().Add(caseMemory).UnixNano())
 		}
 	}
 	if errors.Is(err, errTruncated) {
-		return t.tcp.ask(ctx, q)
+		ctx, cancel := context.WithDeadline(ctx, by)
+		defer cancel()
+		if reply, err = t.tcp.ask(ctx, q); err != nil && ctx.Err() != nil {
+			err = ended(ctx)
+		}
 	}
 	return reply, err
 }
 
 // askOnce sends the question, and again after each loss. Only a socket whose
 // question was answered is used for another.
-func (t *udpTransport) askOnce(ctx context.Context, q question, mix bool) (*dns.Msg, error) {
-	query, err := q.pack(randomID(), mix)
-	if err != nil {
-		return nil, err
-	}
+func (t *udpTransport) askOnce(ctx context.Context, q question, mix bool, by time.Time) (*dns.Msg, error) {
+	query := q.pack(randomID(), mix)
 	if mix {
 		defer t.echoes.sending(query)()
 	}
@@ -76,7 +83,7 @@ func (t *udpTransport) askOnce(ctx context.Context, q question, mix bool) (*dns.
 		return nil, bare(err)
 	}
 	unwatch := context.AfterFunc(ctx, func() { _ = s.SetDeadline(time.Unix(1, 0)) })
-	answer, err := sendAndWait(ctx, s.UDPConn, query, mix)
+	answer, err := sendAndWait(ctx, s.UDPConn, query, mix, by)
 	if unwatch() && err == nil {
 		t.sockets.giveBack(s)
 	} else {
@@ -88,13 +95,18 @@ func (t *udpTransport) askOnce(ctx context.Context, q question, mix bool) (*dns.
 	return parseAnswer(q, answer)
 }
 
-// sendAndWait sends a query until it is answered or ctx ends.
-func sendAndWait(ctx context.Context, conn *net.UDPConn, query []byte, mix bool) ([]byte, error) {
+// sendAndWait sends a query until it is answered, it is too late, or ctx ends.
+func sendAndWait(ctx context.Context, conn *net.UDPConn, query []byte, mix bool, by time.Time) ([]byte, error) {
 	for wait := firstResend; ; wait *= 2 {
 		if _, err := conn.Write(query); err != nil && ctx.Err() == nil {
 			return nil, bare(err)
 		}
-		answer, err := readAnswer(ctx, conn, query, mix, time.Now().Add(wait))
+		resend := time.Now().Add(wait)
+		late := !resend.Before(by)
+		if late {
+			resend = by
+		}
+		answer, err := readAnswer(ctx, conn, query, mix, resend)
 		switch {
 		case ctx.Err() != nil:
 			return nil, ended(ctx)
@@ -104,6 +116,8 @@ func sendAndWait(ctx context.Context, conn *net.UDPConn, query []byte, mix bool)
 			return nil, err
 		case !isTimeout(err):
 			return nil, bare(err)
+		case late:
+			return nil, errUpstreamTimeout
 		}
 	}
 }
