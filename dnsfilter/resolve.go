@@ -17,7 +17,8 @@ import (
 // for A and once for AAAA. The error is always a *allowlists.DeniedError: a
 // refusal, or NoSuchHost, UpstreamFailed or TimedOut with the verdict Allow, or
 // SpecialAddress with the first address that was taken out. The answer carries
-// its IDs and Removed with an error too.
+// its IDs and Removed with an error too. The deadline of ctx is kept, whether ctx
+// has a timer for it or not.
 func (s *Server) Lookup(ctx context.Context, sub allowlists.Subject, h allowlists.Host) (allowlists.Answer, error) {
 	var (
 		types = [2]uint16{dns.TypeAAAA, dns.TypeA}
@@ -25,8 +26,14 @@ func (s *Server) Lookup(ctx context.Context, sub allowlists.Subject, h allowlist
 		recs  [2]QueryRecord
 		wg    sync.WaitGroup
 	)
+	known := func(i int) bool { return s.cache.has(flightKey{name: h.String(), qtype: types[i]}, time.Now()) }
+	if at, ok := ctx.Deadline(); ok && !(known(0) && known(1)) {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, at) // it may have no timer of its own
+		defer cancel()
+	}
 	ask := func(i int) { outs[i], recs[i] = s.lookupOne(ctx, sub, h, types[i]) }
-	if s.cache.has(flightKey{name: h.String(), qtype: types[0]}, time.Now()) {
+	if known(0) {
 		ask(0) // at once: it needs no goroutine
 	} else {
 		wg.Go(func() { ask(0) })

@@ -89,7 +89,7 @@ func (s *session) tunnel(t *trip) (parked bool) {
 	sent, received := s.server.metrics.counters(t.subject.Pool)
 	r.onSent = func(n int) { sent.Add(float64(n)) }
 	r.onReceived = func(n int) { received.Add(float64(n)) }
-	r.onProgress = t.progress
+	r.onProgress, r.closes = t.progress, true
 	tn := &tunnel{t, r, firstBytes{t: t, conn: s.conn, in: s.in, address: t.rec.Addr}}
 	r.mayPark(s.server.lot, s.server.cfg.ParkAfter, func() {
 		s.server.crew.do(func() {

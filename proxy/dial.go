@@ -39,8 +39,7 @@ type dialled struct {
 // limit-exceeded, upstream-failed, timed-out, or what the last look at an
 // address said.
 func (t *trip) dialFirst(ctx context.Context, may []candidate) (*net.TCPConn, candidate, error) {
-	ctx, cancel := context.WithTimeout(ctx, t.s.server.cfg.Limits.DialTimeout)
-	defer cancel()
+	ctx = t.s.server.dialLimit(ctx)
 	may = t.s.server.failed.last(may, t.target.Port, time.Now())
 	first, rest := t.attemptFirst(ctx, may)
 	switch {
@@ -52,6 +51,22 @@ func (t *trip) dialFirst(ctx context.Context, may []candidate) (*net.TCPConn, ca
 		return nil, candidate{}, t.dialTrouble(worse(first.err, rest.err), may[0].addr)
 	}
 }
+
+// dialLimit is ctx with the deadline of one look-up or dial.
+func (s *Server) dialLimit(ctx context.Context) context.Context {
+	return until{ctx, time.Now().Add(s.cfg.Limits.DialTimeout)}
+}
+
+// until is a context with a deadline for which it has no timer: who waits in it
+// keeps it. A dialer sets it on its socket, and a resolver that has the answer
+// already does not wait.
+type until struct {
+	context.Context
+	at time.Time
+}
+
+// Deadline is context.Context's.
+func (u until) Deadline() (time.Time, bool) { return u.at, true }
 
 // attemptFirst dials the first candidate on this goroutine, as it mostly is the
 // one that answers, and races the others against it if it takes long. One at

@@ -176,9 +176,7 @@ func (t *trip) resolve(ctx context.Context) ([]candidate, error) {
 
 // lookup is resolve for a name, by our resolver.
 func (t *trip) lookup(ctx context.Context) ([]candidate, error) {
-	ctx, cancel := context.WithTimeout(ctx, t.s.server.cfg.Limits.DialTimeout)
-	defer cancel()
-	answer, err := t.s.server.cfg.Resolver.Lookup(ctx, t.subject, t.target.Host)
+	answer, err := t.s.server.cfg.Resolver.Lookup(t.s.server.dialLimit(ctx), t.subject, t.target.Host)
 	t.edit(func(rec *ConnRecord) { rec.DNSIDs = answer.IDs })
 	if err != nil {
 		if cause := context.Cause(t.s.ctx); cause != nil {

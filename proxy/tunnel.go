@@ -23,6 +23,7 @@ type relay struct {
 	idle             time.Duration // without a byte either way
 	crew             *crew         // of the second goroutine
 	every            time.Duration // between calls of onProgress; 0 for none
+	closes           bool          // both are closed as soon as run is over
 
 	// Each may be nil. The first two are called for bytes that were written,
 	// from one goroutine each; onProgress from a third, never after run.
@@ -184,6 +185,7 @@ func (r *relay) direction(w *way) (over bool) {
 	err := r.carry(w)
 	var broken *readError
 	switch {
+	case err == nil && r.closes && r.ways() == 1: // to close is to say it
 	case err == nil:
 		closeWrite(w.dst)
 	case err == errParks:
