@@ -99,6 +99,7 @@ func (r *relay) refuseParking() {
 	p.offered.Store(false)
 	if !r.stopped.Load() {
 		r.clearReadDeadlines()
+		r.watch.Reset(r.wait(time.Now())) // for the next offer
 	}
 	p.changed.Broadcast()
 }

@@ -113,6 +113,9 @@ func (r *relay) write(w *way, data []byte) error {
 	if err != nil {
 		return err
 	}
+	if denied == nil {
+		denied = w.meter.passed()
+	}
 	return denied
 }
 
@@ -147,6 +150,9 @@ func (r *relay) splice(w *way, dst, src *net.TCPConn) error {
 			return spliceError(err)
 		case n < g.bytes:
 			return io.EOF
+		}
+		if err := m.passed(); err != nil {
+			return err
 		}
 		if size = min(2*size, spliceMost); time.Since(began) > spliceFast {
 			size = spliceBytes

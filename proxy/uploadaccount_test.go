@@ -218,3 +218,24 @@ func TestNobodySpeculatesNearTheEnd(t *testing.T) {
 		}
 	})
 }
+
+// TestALimitThatComesWhileBytesAreUnderWay: what was granted before it was
+// lowered, and is settled behind it, is too much.
+func TestALimitThatComesWhileBytesAreUnderWay(t *testing.T) {
+	m := newUploads().meterOf(1, "a.example", 10_000)
+	g, err := m.take(t.Context(), 5000)
+	if err != nil || g.bytes != 5000 {
+		t.Fatalf("%d bytes, %v", g.bytes, err)
+	}
+	lower := &allowlists.Rule{UploadLimit: 4000}
+	if err := m.setRule(m.pool, lower); err != nil {
+		t.Errorf("nothing was sent yet: %v", err)
+	}
+	m.settle(g, 5000)
+	if err := m.passed(); !isDenied(err) {
+		t.Errorf("5000 of 4000 bytes are sent: %v", err)
+	}
+	if err := m.setRule(m.pool, &allowlists.Rule{UploadLimit: 5000}); err != nil || m.passed() != nil {
+		t.Errorf("5000 of 5000 bytes: %v, %v", err, m.passed())
+	}
+}

@@ -256,6 +256,18 @@ func (m *meter) settle(g grant, used int64) {
 	}
 }
 
+// passed is the denial of a connection that has sent more than the limit now in
+// force, which was another when it asked; nil for any other.
+func (m *meter) passed() error {
+	if m == nil || !m.capped.Load() {
+		return nil
+	}
+	if limit, a, audit := m.terms(); a == nil || audit || m.sent.Load() <= limit {
+		return nil
+	}
+	return m.deny()
+}
+
 // close ends the meter; its account keeps what was sent.
 func (m *meter) close() {
 	if m == nil {
