@@ -189,6 +189,8 @@ func TestEachAlertIsRaisedByWhatItNames(t *testing.T) {
 		{"enforcement is gone", events{{Kind: alerting.KindSystem, Event: alerting.SystemEnforcement, Time: noon, Details: map[string]any{"state": "not-in-place", "faults": []string{"a rule is missing"}}}}, "policy:high:1"},
 		{"enforcement can no longer be measured", events{{Kind: alerting.KindSystem, Event: alerting.SystemEnforcement, Time: noon, Details: map[string]any{"state": "unknown", "lost": true}}}, "policy:high:1"},
 		{"enforcement was never measured", events{{Kind: alerting.KindSystem, Event: alerting.SystemEnforcement, Time: noon, Details: map[string]any{"state": "unknown", "lost": false}}}, ""},
+		{"somebody grants a host", events{{Kind: alerting.KindSystem, Event: alerting.SystemGranted, Time: noon, Details: map[string]any{"id": "k3v9x2m4p7qa"}}}, "policy:medium:1"},
+		{"a start finds a grant", events{{Kind: alerting.KindSystem, Event: alerting.SystemGranted, Time: noon, Details: map[string]any{"id": "k3v9x2m4p7qa", "recalled": true}}}, ""},
 		{"enforcement is there", events{{Kind: alerting.KindSystem, Event: alerting.SystemEnforcement, Time: noon, Details: map[string]any{"state": "in-place"}}}, ""},
 		{"a reload did not work", events{{Kind: alerting.KindSystem, Event: alerting.SystemReloadFailed, Time: noon}}, "policy:medium:1"},
 		{"the log is degraded", events{{Kind: alerting.KindSystem, Event: alerting.SystemLogDegraded, Time: noon}}, "policy:medium:1"},

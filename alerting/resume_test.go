@@ -235,7 +235,7 @@ func TestAFileWithTheNumberOfADeletedOneIsAnother(t *testing.T) {
 	first, second, third := &taker{}, &taker{}, &taker{}
 	runOnce(t, path, first, refusal("a"), refusal("b"))
 	if first.events[0].Pos.Born == 0 {
-		t.Skip("the file system does not say when a file was made")
+		cannot(t, "a file system that says when a file was made")
 	}
 	second.saved = first.events[1].Pos
 	second.saved.Born-- // as if the place had been kept for the file before
@@ -258,7 +258,7 @@ func TestAFileWithTheNumberOfADeletedOneIsAnother(t *testing.T) {
 		if number() == wanted {
 			break
 		} else if try == 100 {
-			t.Skip("the file system gave the number to no other file")
+			cannot(t, "a file system that gives a number again")
 		}
 		must(t, os.Rename(path, fmt.Sprint(path, ".", try)))
 	}

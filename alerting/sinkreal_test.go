@@ -25,13 +25,19 @@ import (
 func needProgram(t *testing.T, name string) string {
 	t.Helper()
 	path, err := exec.LookPath(name)
-	if err != nil && os.Getenv("SALLYPORT_CI") == "1" {
-		t.Fatalf("CI must have %s", name)
-	}
 	if err != nil {
-		t.Skipf("SKIPPED on this machine: needs %s", name)
+		cannot(t, name)
 	}
 	return path
+}
+
+// cannot skips a test for want of something, which CI must have.
+func cannot(t *testing.T, want string) {
+	t.Helper()
+	if os.Getenv("SALLYPORT_CI") == "1" {
+		t.Fatalf("CI must have %s", want)
+	}
+	t.Skipf("SKIPPED on this machine: needs %s", want)
 }
 
 // freeAddress is a loopback address whose port nobody uses now.

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/miekg/dns"
 	"github.com/prometheus/client_golang/prometheus"
@@ -88,6 +89,30 @@ func TestLookupWhenUpstreamFails(t *testing.T) {
 	var denied *allowlists.DeniedError
 	if !errors.As(err, &denied) || denied.Decision.Reason != allowlists.UpstreamFailed || !denied.Decision.Allowed() || denied.Err == nil {
 		t.Errorf("got %v", err)
+	}
+}
+
+// dueContext has a deadline and no timer for it.
+type dueContext struct {
+	context.Context
+	at time.Time
+}
+
+func (c dueContext) Deadline() (time.Time, bool) { return c.at, true }
+
+// TestLookupKeepsADeadlineThatHasNoTimer asks for what comes only later.
+func TestLookupKeepsADeadlineThatHasNoTimer(t *testing.T) {
+	release := make(chan struct{})
+	w := start(t, poolBuild, func(rw dns.ResponseWriter, q *dns.Msg) {
+		<-release
+		zone(t)(rw, q)
+	})
+	time.AfterFunc(time.Second, func() { close(release) }) // an answer, to who waits on
+	ctx := dueContext{context.Background(), time.Now().Add(50 * time.Millisecond)}
+	_, err := w.server.Lookup(ctx, client, host(t, "allowed.example"))
+	var denial *allowlists.DeniedError
+	if !errors.As(err, &denial) || denial.Decision.Reason != allowlists.TimedOut {
+		t.Errorf("it came to %v", err)
 	}
 }
 

@@ -98,3 +98,29 @@ func TestRelayContainsPanics(t *testing.T) {
 		})
 	}
 }
+
+// TestARefusedOfferOfParkingIsMadeAgain: the watch, which had nothing to look at
+// while it was offered, looks again.
+func TestARefusedOfferOfParkingIsMadeAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client, near := net.Pipe()
+		far, target := net.Pipe()
+		r := &relay{client: near, upstream: far, idle: time.Hour}
+		r.mayPark(new(parkingLot), time.Second, func() {})
+		r.begin()
+		r.upward.state.Store(wayWaits)
+		r.back.state.Store(wayWaits)
+		for range 3 {
+			time.Sleep(2 * time.Second)
+			synctest.Wait()
+			if !r.parking.offered.Load() {
+				t.Fatal("it is not offered though nothing moves")
+			}
+			r.refuseParking()
+		}
+		r.end()
+		for _, conn := range []net.Conn{client, near, far, target} {
+			_ = conn.Close()
+		}
+	})
+}

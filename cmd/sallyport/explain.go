@@ -112,7 +112,7 @@ func (f *explainFlags) run(cmd *cobra.Command, what string) error {
 		return &exitError{exitUsage, fmt.Errorf("%s has the form of an id, and %s --events FILE (a log) or --control unix:/path (the daemon), or, if it is a host, its port: %[1]s:443", what, why)}
 	}
 	if err := addKeptGrants(file, time.Now()); err != nil {
-		fmt.Fprintf(cmd.ErrOrStderr(), "what sallyport allow granted is left out here: %v\n", err)
+		fmt.Fprintf(cmd.ErrOrStderr(), "what sallyport allow granted is left out here; run this as the daemon's user to count it: %v\n", err)
 	}
 	e, err := explain(file, f.pool, f.client, what)
 	if err != nil {

@@ -64,7 +64,7 @@ func (d *daemon) recallGrants() error {
 		policy, err = d.policy.Load().WithGrants(g.live)
 	}
 	if err == nil {
-		g.recalled, g.kept = g.live, now
+		g.recalled = g.live
 		d.serveGranted(policy)
 	} else {
 		g.live, g.over = nil, nil
