@@ -30,6 +30,7 @@ var goals = []goal{
 	{"setup1", "sallyport", p50, false, 1.15, "relay"},
 	{"setup1", "sallyport", p99, false, 1, "squid"},
 	{"setup1", "sallyport", p99, false, 1.15, "relay"},
+	{"refused", "sallyport", cpu, false, 1.5, "relay"},
 	{"refused", "sallyport", rate, true, 1.1, "squid"},
 	{"ping", "sallyport", p50, false, 1.05, "relay"},
 	{"bulk1-down", "sallyport", cpu, false, 1.05, "relay"},
