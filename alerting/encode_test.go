@@ -155,6 +155,11 @@ func parsed(t testing.TB, line []byte) alerting.Event {
 
 // cleaned is what a value is after its way through a line.
 func cleaned(text string, limit int) string {
+	var whole strings.Builder
+	for _, r := range text { // a byte that is not UTF-8 is a U+FFFD
+		whole.WriteRune(r)
+	}
+	text = whole.String()
 	cut := len(text) > limit
 	if cut {
 		end := limit
@@ -163,14 +168,10 @@ func cleaned(text string, limit int) string {
 		}
 		text = text[:end]
 	}
-	var b strings.Builder
-	for _, r := range text {
-		b.WriteRune(r)
-	}
 	if cut {
-		b.WriteString("…")
+		text += "…"
 	}
-	return b.String()
+	return text
 }
 
 // FuzzEncode holds any event against: one line, nothing in it that a terminal

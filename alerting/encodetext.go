@@ -38,13 +38,24 @@ func cut(text string, limit int) (string, bool) {
 	return text[:end], true
 }
 
+// valid is the beginning of text, longer than limit if text is, with U+FFFD in
+// place of each byte that is not UTF-8: three bytes for one, which a bound of
+// what is written has to count.
+func valid(text string, limit int) string {
+	text = text[:min(len(text), limit+utf8.UTFMax)]
+	if utf8.ValidString(text) {
+		return text
+	}
+	return string([]rune(text))
+}
+
 // appendText appends text as a JSON string. Whatever a terminal, a browser or a
 // line reader could act on is escaped: controls (C0, DEL, C1), line and
 // paragraph separators, bidirectional and other invisible characters, spaces
 // but the plain one, private and unassigned characters. Each byte that is not
 // UTF-8 becomes U+FFFD. What is over limit bytes is cut.
 func appendText(dst []byte, text string, limit int) []byte {
-	text, wasCut := cut(text, limit)
+	text, wasCut := cut(valid(text, limit), limit)
 	dst = append(dst, '"')
 	for i := 0; i < len(text); {
 		r, size := rune(text[i]), 1
@@ -54,8 +65,6 @@ func appendText(dst []byte, text string, limit int) []byte {
 		switch {
 		case r == '"' || r == '\\':
 			dst = append(dst, '\\', byte(r))
-		case r == utf8.RuneError && size == 1:
-			dst = utf8.AppendRune(dst, utf8.RuneError)
 		case unicode.IsPrint(r):
 			dst = append(dst, text[i:i+size]...)
 		default:

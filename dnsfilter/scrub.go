@@ -2,6 +2,7 @@ package dnsfilter
 
 import (
 	"errors"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -98,7 +99,7 @@ func followChain(records []dns.RR, name string, q flightKey) (chain []dns.RR, en
 // aliasOf gives the first CNAME at a name, nil if there is none.
 func aliasOf(records []dns.RR, name string) *dns.CNAME {
 	for _, rr := range records {
-		if c, ok := rr.(*dns.CNAME); ok && belongs(rr, name) && c.Target != "" { // "": the record came without its data
+		if c, ok := rr.(*dns.CNAME); ok && belongs(rr, name) && hasNames(rr) {
 			kept := *c
 			kept.Target = lowerASCII(dns.Fqdn(kept.Target))
 			kept.Hdr.Name = name
@@ -143,7 +144,7 @@ func recordsOf(records []dns.RR, name string, q flightKey) []dns.RR {
 func signatures(records []dns.RR, name string, covered uint16) []dns.RR {
 	var sigs []dns.RR
 	for _, rr := range records {
-		if sig, ok := rr.(*dns.RRSIG); ok && sig.TypeCovered == covered && belongs(rr, name) && len(sigs) < maxRRSIGs {
+		if sig, ok := rr.(*dns.RRSIG); ok && sig.TypeCovered == covered && belongs(rr, name) && hasNames(rr) && len(sigs) < maxRRSIGs {
 			kept := dns.Copy(sig)
 			kept.Header().Name = name
 			sigs = append(sigs, kept)
@@ -167,11 +168,27 @@ func cleaned(rr dns.RR) dns.RR {
 			return nil
 		}
 	case *dns.HTTPS:
-		return orNil(kept, withoutParam(&r.SVCB, dns.SVCB_ECHCONFIG))
+		return orNil(kept, hasNames(&r.SVCB) && withoutParam(&r.SVCB, dns.SVCB_ECHCONFIG))
 	case *dns.SVCB:
-		return orNil(kept, withoutParam(r, dns.SVCB_ECHCONFIG))
+		return orNil(kept, hasNames(r) && withoutParam(r, dns.SVCB_ECHCONFIG))
+	default:
+		return orNil(kept, hasNames(kept))
 	}
 	return kept
+}
+
+// hasNames reports whether every domain name in the data of a record is there.
+// miekg/dns reads a record whose data end early as one with empty names, and
+// writes those as nothing, which no client can read; the root's name is ".".
+func hasNames(rr dns.RR) bool {
+	data := reflect.ValueOf(rr).Elem()
+	for i := range data.NumField() {
+		kind := data.Type().Field(i)
+		if kind.Type.Kind() == reflect.String && strings.HasSuffix(kind.Tag.Get("dns"), "domain-name") && data.Field(i).Len() == 0 {
+			return false
+		}
+	}
+	return true
 }
 
 func orNil(rr dns.RR, keep bool) dns.RR {
@@ -198,7 +215,7 @@ func withoutParam(r *dns.SVCB, key dns.SVCBKey) bool {
 func negativeSOA(authority []dns.RR, name string) *dns.SOA {
 	for _, rr := range authority {
 		soa, ok := rr.(*dns.SOA)
-		if !ok || soa.Hdr.Class != dns.ClassINET || soa.Ns == "" { // "": the record came without its data
+		if !ok || soa.Hdr.Class != dns.ClassINET || !hasNames(rr) {
 			continue
 		}
 		if zone := lowerASCII(soa.Hdr.Name); zone == "." || name == zone || strings.HasSuffix(name, "."+zone) {
